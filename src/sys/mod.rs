@@ -1,0 +1,1 @@
+//! Kernel calls: the only floor with `unsafe`. One file per kernel facility; no domain words.
