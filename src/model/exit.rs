@@ -77,6 +77,27 @@ impl ExitRecord {
     pub const VERSION: u32 = 1;
 }
 
+/// What the monitor tells the caller of a run or an exec over the SOCK_SEQPACKET socket that the caller passed: one
+/// JSON message a packet, at most [`MonitorMessage::MAX`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MonitorMessage {
+    /// The terminal's master comes along (SCM_RIGHTS, one descriptor).
+    Terminal,
+    /// The process ended; nothing follows.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// Processes of the container that the kernel killed for lack of memory during the run.
+        oom_kills: u64,
+    },
+}
+
+impl MonitorMessage {
+    /// Largest message in bytes.
+    pub const MAX: usize = 512;
+}
+
 /// The plain word for how the last run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
