@@ -6,3 +6,4 @@ pub mod kill;
 pub mod proc;
 #[cfg(feature = "daemon")]
 pub mod readiness;
+pub mod inherited;
