@@ -112,13 +112,13 @@ const WORKERS: usize = 2;
 
 async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
     let connection =
-        zbus::connection::Builder::system().map_err(DaemonError::Bus)?.build().await.map_err(DaemonError::Bus)?;
+        zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
     let server = dbus::serve(engine.clone(), &connection).await?;
     let name = connection
-        .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DoNotQueue.into())
+        .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE)
         .await
         .map_err(|error| match error {
             zbus::Error::NameTaken => DaemonError::NameTaken,
@@ -154,7 +154,7 @@ async fn open_engine(
         },
         devices,
         scopes: systemd,
-        machined: Some(machined),
+        machined,
         init: InitImage::load(&config.runtime.init_path)?,
         store: Store::open(&config.storage.directory, Path::new(RUNTIME_DIRECTORY))?,
         stored,

@@ -365,6 +365,10 @@ impl Task {
         let Some(run) = self.run.take() else { return };
         self.set_handles(None);
         run.reap();
+        if run.handles.terminal.is_some() {
+            super::table::release_terminal(&self.record.spec);
+        }
+        self.engine.unregister_machine(&self.record.spec.name);
         let record = self.exit_record(&run);
         let last = last_run(&run, record.as_ref());
         self.record.last = Some(last);

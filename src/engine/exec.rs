@@ -193,7 +193,6 @@ fn plan(view: &ContainerView, request: &ExecRequest, id: ProcessId) -> Result<Ex
             capabilities: payload.capabilities.clone(),
             no_new_privileges: payload.no_new_privileges,
         },
-        id: view.spec.id.clone(),
         cgroup_name: cgroup_name(id),
         terminal_size: request.io.terminal_size,
     })

@@ -52,7 +52,10 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Rec
                 take_end(engine, &mut record, Some(&run), exit)?;
                 None
             }
-            Found::Watching { run, watched, leader } => adopt(run, watched, leader),
+            Found::Watching { run, watched, leader } => {
+                engine.register_machine(&record.spec, run.leader);
+                adopt(run, watched, leader, engine.stored_terminal(&record.spec))
+            }
         },
         None => {
             if record.last.is_none_or(|last| last.run < record.run) && record.run > 0 {
@@ -113,8 +116,8 @@ fn leader_of(monitor: u32) -> Option<(u32, u64)> {
     Some((leader, stat.start))
 }
 
-fn adopt(run: RunRecord, watched: OwnedFd, leader: Option<OwnedFd>) -> Option<Run> {
-    match Run::new(run, watched, leader, None) {
+fn adopt(run: RunRecord, watched: OwnedFd, leader: Option<OwnedFd>, terminal: Option<OwnedFd>) -> Option<Run> {
+    match Run::new(run, watched, leader, terminal) {
         Ok(run) => Some(run),
         Err(error) => {
             warn!(op = "reconcile", "cannot watch a container's monitor: {error}");

@@ -20,12 +20,13 @@ use super::cgroup::Cgroup;
 use super::error::EngineError;
 use super::request::RunIo;
 use super::run::{Run, start_time};
-use super::{Inner, blocking, container_device};
+use super::{Inner, blocking, container_device, table};
 use crate::model::ContainerSpec;
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchFds, LaunchPlan, Launched, PendingMonitor};
 use crate::storage::{Access, MountedDevice};
-use crate::systemd::{Scope, ScopeRequest, Stream, journal_stream, scope_name};
+use crate::systemd::journal::{self, Priority};
+use crate::systemd::{Scope, ScopeRequest, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
@@ -65,6 +66,9 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         total_usec = begun.elapsed().as_micros(),
         "start path"
     );
+    if let Some(terminal) = &run.handles.terminal {
+        table::keep_terminal(spec, terminal);
+    }
     engine.register_machine(spec, run.record.leader);
     Ok(run)
 }
@@ -166,8 +170,8 @@ fn stdio(
     if spec.process.terminal {
         return Ok([None, None, None]);
     }
-    let journal = |stream| journal_stream(spec.name.as_str(), &scope.unit, stream);
-    let output = output.map_or_else(|| journal(Stream::Output), Ok)?;
-    let error = error.map_or_else(|| journal(Stream::Error), Ok)?;
+    let journal = |priority| journal::stream(spec.name.as_str(), &scope.unit, priority);
+    let output = output.map_or_else(|| journal(Priority::Info), Ok)?;
+    let error = error.map_or_else(|| journal(Priority::Error), Ok)?;
     Ok([input, Some(output), Some(error)])
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -22,7 +23,7 @@ use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageNam
 use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::InitImage;
 use crate::storage::{AddOptions, DeviceSet};
-use crate::systemd::{Machined, Scopes};
+use crate::systemd::{Machine, Machined, Scopes, notify};
 
 /// How often the pool's numbers are looked at.
 const POOL_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,12 +50,14 @@ pub struct Parts {
     pub devices: Arc<dyn DeviceSet>,
     /// systemd's scopes.
     pub scopes: Arc<dyn Scopes>,
-    /// machined, where there is one.
-    pub machined: Option<Machined>,
+    /// machined, which may be absent or away.
+    pub machined: Arc<Machined>,
     /// The monitor's program.
     pub init: InitImage,
     /// The records.
     pub store: Store,
+    /// What an earlier daemon left with the service manager: masters of terminals.
+    pub stored: Vec<(String, OwnedFd)>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) devices: Arc<dyn DeviceSet>,
     pub(super) scopes: Arc<dyn Scopes>,
-    pub(super) machined: Option<Machined>,
+    pub(super) machined: Arc<Machined>,
     pub(super) init: InitImage,
     pub(super) store: Store,
     pub(super) events: Events,
@@ -75,6 +78,7 @@ pub(super) struct Inner {
     containers: RwLock<BTreeMap<ContainerName, Option<Arc<Container>>>>,
     images: Mutex<BTreeMap<ImageName, ImageView>>,
     pool: RwLock<PoolStatus>,
+    stored: Mutex<Vec<(String, OwnedFd)>>,
 }
 
 impl Engine {
@@ -97,9 +101,11 @@ impl Engine {
             containers: RwLock::default(),
             images: Mutex::default(),
             pool: RwLock::new(pool),
+            stored: Mutex::new(parts.stored),
         });
         inner.load_images()?;
         reconcile::containers(&inner)?;
+        inner.forget_stored();
         tokio::spawn(watch_pool(Arc::clone(&inner)));
         Ok(Self { inner })
     }
@@ -195,13 +201,37 @@ impl Inner {
 
     /// Tells machined, without waiting for it.
     pub(super) fn register_machine(self: &Arc<Self>, spec: &ContainerSpec, leader: u32) {
-        let Some(machined) = self.machined.clone() else { return };
-        let (name, id) = (spec.name.clone(), spec.id.clone());
+        let machined = Arc::clone(&self.machined);
+        let name = spec.name.clone();
+        let machine = Machine { name: name.clone(), id: spec.id.to_bytes(), leader, interfaces: Vec::new() };
         tokio::spawn(async move {
-            if let Err(error) = machined.register(&name, &id, leader).await {
+            if let Err(error) = machined.register(machine).await {
                 warn!(container = %name, op = "register-machine", "machined did not take the container: {error}, ignoring");
             }
         });
+    }
+
+    /// Takes a container's machine off machined's list, without waiting for it.
+    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
+        let (machined, name) = (Arc::clone(&self.machined), name.clone());
+        tokio::spawn(async move { machined.unregister(&name).await });
+    }
+
+    /// The terminal that an earlier daemon kept for the container.
+    pub(super) fn stored_terminal(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = stored.iter().position(|(name, _)| *name == terminal_name(spec))?;
+        Some(stored.swap_remove(index).1)
+    }
+
+    /// Drops, here and at the service manager, what belongs to no container that runs.
+    fn forget_stored(&self) {
+        let stored = std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner));
+        for (name, _) in stored {
+            if let Err(error) = notify::forget(&name) {
+                warn!(op = "reconcile", "the service manager keeps '{name}': {error}, ignoring");
+            }
+        }
     }
 
     /// The images, locked.
@@ -267,6 +297,26 @@ impl Drop for Reserved<'_> {
 /// The device of a container's root.
 pub(super) fn container_device(id: &ContainerId) -> DeviceId {
     DeviceId::parse(&format!("container:{id}")).expect("an id is 32 hexadecimal digits")
+}
+
+/// The name under which the service manager keeps a container's terminal.
+fn terminal_name(spec: &ContainerSpec) -> String {
+    format!("terminal-{}", spec.id)
+}
+
+/// Lets the service manager keep the master of a container's terminal over a restart of the daemon: it must stay open
+/// as long as the container lives.
+pub(super) fn keep_terminal(spec: &ContainerSpec, terminal: &OwnedFd) {
+    if let Err(error) = notify::store(&terminal_name(spec), terminal) {
+        warn!(container = %spec.name, op = "start", "the service manager does not keep the terminal: {error}, ignoring");
+    }
+}
+
+/// Gives it back.
+pub(super) fn release_terminal(spec: &ContainerSpec) {
+    if let Err(error) = notify::forget(&terminal_name(spec)) {
+        warn!(container = %spec.name, op = "end", "the service manager keeps the terminal: {error}, ignoring");
+    }
 }
 
 /// The one place where blocking work leaves the async world.

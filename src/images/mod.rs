@@ -141,3 +141,4 @@ impl ImageError {
         }
     }
 }
+pub fn chain_ids(_: &[String]) -> Vec<String> { vec![] }
