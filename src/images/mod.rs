@@ -141,4 +141,3 @@ impl ImageError {
         }
     }
 }
-pub fn chain_ids(_: &[String]) -> Vec<String> { vec![] }

@@ -154,14 +154,3 @@ impl LaunchError {
         }
     }
 }
-
-// TEMP
-pub struct InitImage;
-impl std::fmt::Debug for InitImage { fn fmt(&self,_:&mut std::fmt::Formatter<'_>)->std::fmt::Result{Ok(())}}
-pub struct PendingMonitor;
-pub struct PendingExec;
-pub struct Entered { pub pid: u32, pub pidfd: OwnedFd, pub monitor: OwnedFd, pub terminal: Option<OwnedFd> }
-impl Entered { pub fn wait(self) -> Option<crate::model::Exit> { None } }
-impl InitImage { pub fn load(_:&std::path::Path)->Result<Self,LaunchError>{Ok(Self)} pub fn spawn_monitor(&self)->Result<PendingMonitor,LaunchError>{Ok(PendingMonitor)} pub fn spawn_exec(&self)->Result<PendingExec,LaunchError>{Ok(PendingExec)} }
-impl PendingMonitor { pub fn pid(&self)->u32{0} pub fn pidfd(&self)->&OwnedFd{panic!()} pub fn launch(self,_:&LaunchPlan,_:LaunchFds)->Result<Launched,LaunchError>{panic!()} }
-impl PendingExec { pub fn launch(self,_:&ExecPlan,_:ExecFds)->Result<Entered,LaunchError>{panic!()} }
