@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::sys::inherited::take_inherited;
 
@@ -76,8 +76,12 @@ where
 /// Does `work`, which may take longer than TimeoutStartSec= or TimeoutStopSec= allow, and asks for more time as long as
 /// it goes on.
 pub async fn with_more_time<T>(work: impl Future<Output = T>) -> T {
+    ask_while(EXTEND_EVERY, work).await
+}
+
+async fn ask_while<T>(every: Duration, work: impl Future<Output = T>) -> T {
     let more_time = async {
-        let mut ticks = interval_at(Instant::now(), EXTEND_EVERY);
+        let mut ticks = interval(every);
         loop {
             ticks.tick().await;
             if let Err(error) = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(EXTEND_USEC)]) {
