@@ -1,1 +1,14 @@
 //! Kernel calls: the only floor with `unsafe`. One file per kernel facility; no domain words.
+
+pub mod capability;
+pub mod cgroup;
+pub mod loopback;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod pidfd;
+pub mod process;
+pub mod pty;
+pub mod rooted;
+pub mod signal;
+pub mod socket;
