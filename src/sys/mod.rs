@@ -7,3 +7,15 @@ pub mod proc;
 #[cfg(feature = "daemon")]
 pub mod readiness;
 pub mod inherited;
+pub mod capability;
+pub mod cgroup;
+pub mod loopback;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod pidfd;
+pub mod process;
+pub mod pty;
+pub mod rooted;
+pub mod signal;
+pub mod socket;
