@@ -19,3 +19,12 @@ pub mod pty;
 pub mod rooted;
 pub mod signal;
 pub mod socket;
+pub mod dm;
+#[cfg(feature = "daemon")]
+pub mod ext4;
+#[cfg(feature = "daemon")]
+pub mod fsmount;
+#[cfg(feature = "daemon")]
+pub mod loopdev;
+#[cfg(feature = "daemon")]
+pub mod uevent;
