@@ -128,7 +128,7 @@ impl Auth {
         answer
     }
 
-    async fn ask_polkit(&self, header: &Header<'_>, wish: &Wish) -> Result<()> {
+    pub(super) async fn ask_polkit(&self, header: &Header<'_>, wish: &Wish) -> Result<()> {
         let id = wish.action.id();
         let refused = |why: String| Error::new(ErrorCode::NotAuthorized, format!("not authorized for {id}: {why}"));
         let subject = Subject::new_for_message_header(header).map_err(|error| refused(error.to_string()))?;

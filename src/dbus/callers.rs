@@ -69,8 +69,8 @@ impl Callers {
     }
 
     /// Ties a process to a connection whose [`uid`](Self::uid) was asked before. `false` if it has left the bus since.
-    pub(super) fn adopt(&self, sender: &UniqueName<'_>, process: ProcessId) -> bool {
-        self.lock().get_mut(sender.as_str()).map(|caller| caller.processes.insert(process)).is_some()
+    pub(super) fn adopt(&self, owner: &str, process: ProcessId) -> bool {
+        self.lock().get_mut(owner).map(|caller| caller.processes.insert(process)).is_some()
     }
 
     /// A process ended by itself.

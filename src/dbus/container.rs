@@ -55,14 +55,20 @@ impl Container {
     }
 
     /// Runs a process that ends with its caller if `request` names one.
-    async fn execute(&self, room: &Room, header: &Header<'_>, request: ExecRequest) -> Result<Executed> {
-        let owned = request.owner.is_some();
+    async fn execute(&self, room: &Room, request: ExecRequest) -> Result<Executed> {
+        let owner = request.owner.clone();
         let executed = room.engine.exec(&self.name, request).await?;
-        if owned && !room.callers.adopt(sender(header)?, executed.id) {
-            room.engine.kill_process(executed.id, Who::All, Signal::KILL)?;
+        let id = executed.id;
+        if owner.as_ref().is_some_and(|owner| !room.callers.adopt(owner, id)) {
+            room.engine.kill_process(id, Who::All, Signal::KILL)?;
             return Err(Error::new(ErrorCode::Canceled, "the caller left the bus while its process was started"));
         }
         room.settled().await;
+        // Its end may have been on the bus before the adoption.
+        let over = room.table.processes.get(&id).is_none_or(|process| process.get().exit.is_some());
+        if let (true, Some(owner)) = (over, owner) {
+            room.callers.ended(&owner, id);
+        }
         Ok(executed)
     }
 }
@@ -156,7 +162,7 @@ impl Container {
                 fds = pipes(&mut request.io.stdio).map_err(no_pipe)?;
             }
         }
-        let executed = self.execute(&room, &header, request).await?;
+        let executed = self.execute(&room, request).await?;
         fds.extend(executed.terminal.map(|master| ("terminal", master.into())));
         Ok((paths::process(&self.name, executed.id), fds))
     }
@@ -177,7 +183,7 @@ impl Container {
         let wish = self.wish(Action::Exec, "shell").user(request.user.as_ref());
         let room = self.authorize(&header, wish).await?;
         request.owner = Some(sender(&header)?.to_string());
-        let master = self.execute(&room, &header, request).await?.terminal;
+        let master = self.execute(&room, request).await?.terminal;
         let master = master.ok_or_else(|| Error::new(ErrorCode::StartFailed, "the shell got no terminal"))?;
         let name = terminal_name(&master);
         Ok((master.into(), name))
