@@ -19,8 +19,6 @@ use crate::model::{ContainerName, Driver, ImageName};
 /// How the daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemState {
-    /// The engine is still finding out what survived the last run.
-    Starting,
     /// Everything works.
     Running,
     /// The system is shutting down: nothing is started any more, and containers are being stopped.
@@ -31,7 +29,6 @@ impl SystemState {
     /// The word shown outside.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Starting => "starting",
             Self::Running => "running",
             Self::Stopping => "stopping",
         }
@@ -225,7 +222,7 @@ impl Manager {
         self.driver.as_str()
     }
 
-    /// starting, running, or stopping: then nothing is started any more.
+    /// running, or stopping: then nothing is started any more.
     #[zbus(property)]
     fn system_state(&self) -> &str {
         self.state.get().as_str()

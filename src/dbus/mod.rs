@@ -44,7 +44,6 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
-use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo};
 
 pub use auth::Action;
@@ -102,7 +101,7 @@ pub async fn serve(engine: Engine, connection: &Connection, features: Vec<String
     let room = Arc::new(Room { engine: engine.clone(), table: Arc::clone(&table), callers, auth, settle });
     let door = Door::of(&room);
 
-    let state = Latest::new(SystemState::Starting);
+    let state = Latest::new(SystemState::Running);
     let pool = Latest::new(engine.pool());
     let manager = Manager { door: door.clone(), driver: engine.driver(), features, state: Arc::clone(&state) };
     let devices = DeviceSet::new(door.clone(), engine.driver(), Arc::clone(&pool));
@@ -133,16 +132,18 @@ fn end_process(engine: Engine) -> impl Fn(u32) {
 }
 
 impl Server {
-    /// Sets the property `SystemState`, and signals it if it changed.
-    pub async fn set_system_state(&self, state: SystemState) -> Result<(), DbusError> {
+    /// Sets the property `SystemState` (`running` at first); the signal goes out by itself.
+    pub fn set_system_state(&self, state: SystemState) {
         if *self.state.get() == state {
-            return Ok(());
+            return;
         }
         self.state.set(state);
-        let manager = self.connection.object_server().interface::<_, Manager>(paths::ROOT).await?;
-        let emitter: &SignalEmitter<'_> = manager.signal_emitter();
-        manager.get().await.system_state_changed(emitter).await?;
-        Ok(())
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            if let Err(error) = signal_system_state(&connection).await {
+                tracing::warn!("cannot tell the bus that SystemState changed, ignoring: {error}");
+            }
+        });
     }
 
     /// Waits until something of the server breaks, which leaves the daemon nothing to do but to end.
@@ -153,6 +154,11 @@ impl Server {
         };
         DbusError::Ended { task, because: because(result) }
     }
+}
+
+async fn signal_system_state(connection: &Connection) -> zbus::Result<()> {
+    let manager = connection.object_server().interface::<_, Manager>(paths::ROOT).await?;
+    manager.get().await.system_state_changed(manager.signal_emitter()).await
 }
 
 fn because(result: Result<(), JoinError>) -> String {

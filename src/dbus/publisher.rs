@@ -78,11 +78,14 @@ impl<T: Truth> Publisher<T> {
             tokio::select! {
                 event = events.recv() => match event {
                     Ok(event) => self.publish(event).await,
-                    Err(RecvError::Lagged(missed)) => self.catch_up(missed).await,
+                    Err(RecvError::Lagged(missed)) => self.catch_up(missed, &mut events).await,
                     Err(RecvError::Closed) => return,
                 },
                 Some(waiter) = settle.recv() => {
-                    self.drain(&mut events).await;
+                    let missed = self.drain(&mut events).await;
+                    if missed > 0 {
+                        self.catch_up(missed, &mut events).await;
+                    }
                     // A waiter who is gone needs no answer.
                     let _ = waiter.send(());
                 },
@@ -94,15 +97,17 @@ impl<T: Truth> Publisher<T> {
         }
     }
 
-    /// Publishes what is queued now, and not what comes while it does so.
-    async fn drain(&mut self, events: &mut broadcast::Receiver<Event>) {
+    /// Publishes what is queued now, and not what comes while it does so. Returns how many events were missed.
+    async fn drain(&mut self, events: &mut broadcast::Receiver<Event>) -> u64 {
+        let mut missed = 0;
         for _ in 0..events.len() {
             match events.try_recv() {
                 Ok(event) => self.publish(event).await,
-                Err(TryRecvError::Lagged(missed)) => self.catch_up(missed).await,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+                Err(TryRecvError::Lagged(more)) => missed += more,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        missed
     }
 
     async fn publish(&mut self, event: Event) {
@@ -263,20 +268,30 @@ impl<T: Truth> Publisher<T> {
 
     // ---- everything
 
-    async fn catch_up(&mut self, missed: u64) {
+    /// Makes the bus true after events were missed. What is still queued goes first, because it is older than the truth.
+    async fn catch_up(&mut self, missed: u64, events: &mut broadcast::Receiver<Event>) {
         tracing::warn!(missed, "the bus fell behind the engine by {missed} events: comparing everything anew");
+        self.drain(events).await;
         let result = self.reconcile().await;
+        self.log(result);
+        // A job that is gone has its end in the queue by now, or it was among the missed.
+        let gone = self.jobs_that_are_gone();
+        self.drain(events).await;
+        let result = self.end_unseen(gone).await;
         self.log(result);
     }
 
-    /// Makes the bus true without events: at the beginning, and after some were missed. Signals that were missed are not
-    /// made up, with one exception: a job that is gone gets its end, because somebody may be waiting for it.
+    /// Makes the bus true without events. Signals that were missed are not made up, with one exception: a job that is
+    /// gone gets its end (see [`catch_up`](Self::catch_up)), because somebody may be waiting for it.
     pub(super) async fn reconcile(&mut self) -> zbus::Result<()> {
         self.reconcile_containers().await?;
         self.reconcile_images().await?;
         self.reconcile_processes().await?;
         self.pool().await?;
-        self.reconcile_jobs().await
+        for view in self.truth.jobs() {
+            self.job(view).await?;
+        }
+        Ok(())
     }
 
     async fn reconcile_containers(&self) -> zbus::Result<()> {
@@ -314,14 +329,15 @@ impl<T: Truth> Publisher<T> {
         Ok(())
     }
 
-    async fn reconcile_jobs(&self) -> zbus::Result<()> {
-        let views = self.truth.jobs();
-        let there: BTreeSet<JobId> = views.iter().map(|view| view.id).collect();
-        for before in self.table.jobs.views().into_iter().filter(|view| !there.contains(&view.id)) {
-            self.job_removed(ended_unseen(&before)).await?;
-        }
-        for view in views {
-            self.job(view).await?;
+    pub(super) fn jobs_that_are_gone(&self) -> Vec<JobId> {
+        let there: BTreeSet<JobId> = self.truth.jobs().iter().map(|view| view.id).collect();
+        self.table.jobs.keys().into_iter().filter(|id| !there.contains(id)).collect()
+    }
+
+    /// Ends those of the jobs that have not ended meanwhile.
+    pub(super) async fn end_unseen(&self, gone: Vec<JobId>) -> zbus::Result<()> {
+        for latest in gone.iter().filter_map(|id| self.table.jobs.get(id)) {
+            self.job_removed(ended_unseen(&latest.get())).await?;
         }
         Ok(())
     }

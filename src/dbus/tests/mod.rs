@@ -81,7 +81,7 @@ impl Stage {
             door: Door::default(),
             driver: Driver::Copy,
             features: vec!["copy".to_owned()],
-            state: Latest::new(SystemState::Starting),
+            state: Latest::new(SystemState::Running),
         };
         let devices = DeviceSet::new(Door::default(), Driver::Copy, Arc::clone(&pool));
         serve_fixed(&server, manager, devices).await.unwrap();

@@ -195,6 +195,8 @@ async fn what_was_missed_is_made_up_for() {
         said.jobs = vec![samples::job(2)];
     });
     stage.publisher.reconcile().await.unwrap();
+    let gone = stage.publisher.jobs_that_are_gone();
+    stage.publisher.end_unseen(gone.clone()).await.unwrap();
     assert_eq!(
         stage.heard().await,
         [
@@ -216,6 +218,7 @@ async fn what_was_missed_is_made_up_for() {
         ]
     );
     stage.publisher.reconcile().await.unwrap();
+    stage.publisher.end_unseen(gone).await.unwrap();
     assert!(stage.heard().await.is_empty(), "twice changes nothing");
 }
 
@@ -262,6 +265,26 @@ async fn objects_are_found_and_show_no_secret() {
     assert!(has("/org/holm1/job/1", "org.holm1.Job"));
     assert!(has("/org/holm1/deviceset", "org.holm1.DeviceSet"));
     assert!(!format!("{objects:?}").contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_job_ends_once_even_when_events_are_missed() {
+    let mut stage = stage!();
+    happen(&mut stage, [Event::JobNew(samples::job(1)), Event::JobNew(samples::job(2))]).await;
+    stage.heard().await;
+    let ended = |id| Event::JobRemoved(JobView { result: Some(JobResult::Done), ..samples::job(id) });
+    let (events_out, events_in) = broadcast::channel(2);
+    // The end of job 1 is pushed out of the channel, that of job 2 is still in it.
+    for event in [ended(1), ended(2), Event::PoolChanged] {
+        events_out.send(event).unwrap();
+    }
+    drop(events_out);
+    let (_settle, waiters) = settling();
+    let Stage { publisher, mut heard, server, client: _client, _bus, .. } = stage;
+    publisher.run(events_in, waiters).await;
+    let signals = heard.so_far(&server).await;
+    let ends: Vec<_> = signals.iter().filter(|line| line.starts_with("JobRemoved")).collect();
+    assert_eq!(ends, ["JobRemoved done", "JobRemoved failed"], "{signals:#?}");
 }
 
 async fn call(
