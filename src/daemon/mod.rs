@@ -116,7 +116,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
-    let server = dbus::serve(engine.clone(), &connection).await?;
+    let server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
     let name = connection
         .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE)
         .await
@@ -160,6 +160,11 @@ async fn open_engine(
         stored,
     };
     Ok(Engine::open(parts)?)
+}
+
+/// What this build and this host can do, as words of the property `Features`.
+fn features(engine: &Engine) -> Vec<String> {
+    [engine.driver().as_str(), "machined", "journal"].map(str::to_owned).to_vec()
 }
 
 /// Opening the pool may check and recover: systemd is asked for more time as long as it goes on.

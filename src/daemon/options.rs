@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, StorageConfig};
+use crate::storage::thin::{ThinConfig, ThinDeviceSet};
+use crate::storage::{DeviceSet, StorageError};
 
 /// What `--help` prints.
 pub(super) const HELP: &str = "\
@@ -44,6 +47,18 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
         roots = Config::ROOTS.iter().map(PathBuf::from).collect();
     }
     Ok(if check { Command::CheckConfig(roots) } else { Command::Run(roots) })
+}
+
+/// Opens the DeviceSet that the configuration wants.
+pub(super) fn open_storage(config: &StorageConfig) -> Result<Arc<dyn DeviceSet>, StorageError> {
+    let thin = ThinConfig {
+        prefix: config.prefix.clone(),
+        data_size: config.data_size,
+        metadata_size: config.metadata_size,
+        base_size: config.base_size,
+        ..ThinConfig::new(config.directory.join("pool"))
+    };
+    Ok(ThinDeviceSet::open(&thin)?)
 }
 
 #[cfg(test)]
