@@ -1,1 +1,5 @@
 //! Kernel calls: the only floor with `unsafe`. One file per kernel facility; no domain words.
+
+pub mod localtime;
+pub mod seqpacket;
+pub mod tty;
