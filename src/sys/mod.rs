@@ -28,3 +28,6 @@ pub mod fsmount;
 pub mod loopdev;
 #[cfg(feature = "daemon")]
 pub mod uevent;
+pub mod localtime;
+pub mod seqpacket;
+pub mod tty;
