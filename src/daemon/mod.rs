@@ -116,7 +116,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
-    let server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
+    let mut server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
     let name = connection
         .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE)
         .await
@@ -134,7 +134,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
             async move { systemd.shutting_down().await.is_ok() }
         }));
     }
-    wait_for_end().await?;
+    wait_for_end(&mut server).await?;
     stop(&engine, &*systemd, &server).await
 }
 
@@ -189,14 +189,15 @@ async fn warn_about_slice(systemd: &Systemd, slice: &str) {
     }
 }
 
-async fn wait_for_end() -> Result<(), DaemonError> {
+async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // Without the bus nobody can reach us: systemd starts us anew, and the containers run on.
+        error = server.failed() => Err(error.into()),
     }
-    Ok(())
 }
 
 /// At the system's end every container is stopped and every device deactivated. Otherwise, as for a restart or an

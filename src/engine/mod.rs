@@ -50,7 +50,7 @@ use self::container::Request;
 use self::create::Defaults;
 use self::table::{Inner, blocking, container_device};
 use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
-use crate::records::{ContainerRecord, Durability};
+use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
 

@@ -86,6 +86,7 @@ pub(super) fn process(id: ProcessId) -> ProcessView {
         pid: 43,
         owner: Some(":1.1".into()),
         started_usec: 1,
+        ended: false,
         exit: None,
     }
 }
