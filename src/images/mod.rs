@@ -141,5 +141,3 @@ impl ImageError {
         }
     }
 }
-/// TEMP
-pub fn chain_ids(_: &[String]) -> Vec<String> { vec![] }
