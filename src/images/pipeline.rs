@@ -54,7 +54,7 @@ pub(super) fn run<T>(
             .name("image-read".into())
             .spawn_scoped(scope, move || produce(job, input, stored, &full_in, &empty_out))
             .map_err(|source| ImageError::Io { op: "start", path: PathBuf::from("a thread"), source })?;
-        let mut chunks = Chunks { full: Some(full_out), empty: empty_in, chunk: Vec::new(), start: 0 };
+        let mut chunks = Chunks { full: Some(full_out), empty: empty_in, current: None };
         let result = consume(&mut chunks).and_then(|value| chunks.drain(job).map(|()| value));
         let was_read_to_the_end = chunks.full.is_none();
         // Whatever the producer waits for, it is not to wait any longer.
@@ -73,8 +73,8 @@ fn produce(
     job: &Job<'_>,
     mut input: impl Read + Send,
     stored: Stored,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
+    full: &SyncSender<Chunk>,
+    empty: &Receiver<Chunk>,
 ) -> Result<Sums, ImageError> {
     let head = codec::read_head(&mut input).map_err(from_io)?;
     let packed = Compression::of(&head) != Compression::None;
@@ -87,32 +87,60 @@ fn produce(
     Ok(Sums { stored, stream })
 }
 
-/// Sends chunks until the decoder ends. A consumer that went away has a better error than we could give.
+/// Sends chunks until the decoder ends, each as soon as there is anything in it. A consumer that went away has a better
+/// error than we could give.
 fn pump(
     job: &Job<'_>,
     decoder: &mut dyn Read,
-    full: &SyncSender<Vec<u8>>,
-    empty: &Receiver<Vec<u8>>,
+    full: &SyncSender<Chunk>,
+    empty: &Receiver<Chunk>,
 ) -> Result<Sum, ImageError> {
     let mut summer = Summer::default();
-    let mut total = 0;
+    let mut left = job.limits.bytes;
     loop {
         job.check()?;
-        let mut chunk = empty.try_recv().unwrap_or_default();
-        chunk.clear();
-        chunk.reserve_exact(CHUNK);
-        let count = decoder.take(CHUNK as u64).read_to_end(&mut chunk).map_err(from_io)?;
-        total += count as u64;
-        if total > job.limits.bytes {
-            return Err(ImageError::Limit(format!("more than {} bytes when uncompressed", job.limits.bytes)));
-        }
-        summer.update(&chunk);
-        if count == 0 {
+        let mut chunk = empty.try_recv().unwrap_or_else(|_| Chunk::empty());
+        chunk.fill(decoder).map_err(from_io)?;
+        summer.update(chunk.bytes());
+        if chunk.bytes().is_empty() {
             return Ok(summer.finish());
         }
+        left = left
+            .checked_sub(chunk.bytes().len() as u64)
+            .ok_or_else(|| ImageError::Limit(format!("more than {} bytes when uncompressed", job.limits.bytes)))?;
         if full.send(chunk).is_err() {
             return Err(ImageError::Canceled);
         }
+    }
+}
+
+/// A buffer that goes back and forth between the threads.
+#[derive(Debug)]
+struct Chunk {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Chunk {
+    fn empty() -> Self {
+        Self { buffer: vec![0; CHUNK].into_boxed_slice(), start: 0, end: 0 }
+    }
+
+    /// What was not read yet.
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn fill(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        self.start = 0;
+        self.end = loop {
+            match from.read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        Ok(())
     }
 }
 
@@ -120,11 +148,9 @@ fn pump(
 #[derive(Debug)]
 pub(super) struct Chunks {
     /// `None` once the producer has ended.
-    full: Option<Receiver<Vec<u8>>>,
-    empty: Sender<Vec<u8>>,
-    chunk: Vec<u8>,
-    /// First byte of `chunk` that was not read yet.
-    start: usize,
+    full: Option<Receiver<Chunk>>,
+    empty: Sender<Chunk>,
+    current: Option<Chunk>,
 }
 
 impl Chunks {
@@ -146,21 +172,23 @@ impl Chunks {
 
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.start == self.chunk.len() {
-            // Not taken back any more: the producer has ended.
-            let _ = self.empty.send(std::mem::take(&mut self.chunk));
-            self.start = 0;
-            match self.full.as_ref().map(Receiver::recv) {
-                Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(_)) => self.full = None,
-                None => {}
+        if self.current.as_ref().is_none_or(|chunk| chunk.bytes().is_empty()) {
+            if let Some(used) = self.current.take() {
+                // Not taken back once the producer has ended.
+                let _ = self.empty.send(used);
+            }
+            self.current = self.full.as_ref().and_then(|full| full.recv().ok());
+            if self.current.is_none() {
+                self.full = None;
             }
         }
-        Ok(&self.chunk[self.start..])
+        Ok(self.current.as_ref().map(Chunk::bytes).unwrap_or_default())
     }
 
     fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.chunk.len());
+        if let Some(chunk) = &mut self.current {
+            chunk.start = (chunk.start + count).min(chunk.end);
+        }
     }
 }
 
