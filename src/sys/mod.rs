@@ -31,3 +31,4 @@ pub mod uevent;
 pub mod localtime;
 pub mod seqpacket;
 pub mod tty;
+pub mod openat2;
