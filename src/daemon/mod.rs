@@ -111,19 +111,17 @@ fn run(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
 const WORKERS: usize = 2;
 
 async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
-    let connection =
-        zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
+    let connection = zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
     let mut server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
-    let name = connection
-        .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE)
-        .await
-        .map_err(|error| match error {
+    let name = connection.request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE).await.map_err(
+        |error| match error {
             zbus::Error::NameTaken => DaemonError::NameTaken,
             error => DaemonError::Bus(error),
-        })?;
+        },
+    )?;
     info!(op = "daemon", driver = engine.driver().as_str(), "holmd {} is ready ({name:?}).", env!("CARGO_PKG_VERSION"));
     notify::ready("Ready.").map_err(DaemonError::Notify)?;
     if let Some(every) = notify::watchdog() {

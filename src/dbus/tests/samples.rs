@@ -70,6 +70,7 @@ pub(super) fn image(text: &str) -> ImageView {
         created_usec: 1,
         layers: vec!["sha256:01".into()],
         device: DeviceId::parse("layer:01").unwrap(),
+        devices: vec![],
         config: ImageConfig::default(),
     })
 }
