@@ -6,6 +6,10 @@
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
 //! | `copy.rs` | driver `copy`: copies of whole trees |
 
+pub mod thin;
+
+mod crc32c;
+
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
