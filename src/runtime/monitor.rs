@@ -136,9 +136,9 @@ pub(super) fn announce(
     if let Some(master) = &terminal {
         client.terminal(master);
     }
-    // The buffers of messages are not needed again.
     drop(terminal);
-    process::trim_heap();
+    // A thousand monitors should not matter.
+    process::release_memory();
 }
 
 /// The monitor is the last that should be killed for lack of memory: with it goes the exit status. Not everybody may say so

@@ -47,6 +47,12 @@ pub fn attach_on_root(mount: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::mount::move_mount(mount, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
+/// Takes away what [`attach_on_root`] put there, and what is mounted in it (umount2(2), `MNT_DETACH`).
+pub fn detach_from_root() -> io::Result<()> {
+    // Unlike other calls umount takes the topmost mount at a path, also at "/".
+    Ok(rustix::mount::unmount("/", UnmountFlags::DETACH)?)
+}
+
 /// What of a tree of mounts to copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -102,12 +108,13 @@ pub fn add_attributes(mount: BorrowedFd<'_>, attributes: Attributes, depth: Dept
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes the attached mount `root` the root of the namespace and drops the old one with all that is mounted on it
-/// (pivot_root(2), "pivot_root(".", ".")"). The process stands in the new root afterwards.
+/// Makes `root`, which [`attach_on_root`] has put on the root directory with nothing between, the root of the namespace and drops the old one with
+/// all that is mounted on it (pivot_root(2), "pivot_root(".", ".")"). The process stands in the new root afterwards.
 pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
-    // The old root now lies over the new one, and "." is what lies on top.
+    // The old root now lies over the new one. umount takes the topmost mount at ".": were anything else mounted on the old
+    // root directory, it would take only that, and leave the host's tree there.
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }
