@@ -35,19 +35,18 @@ pub(super) fn open_bind(setup: &mut Setup, source: &str) -> Result<(), Trouble> 
 }
 
 /// The device's file system is attached first and its tree copied then: before Linux 6.15 only a mount of this namespace can
-/// be copied. It goes on the host's root directory *of this namespace*, so no staging directory is needed. Only the tree
-/// stays; what else is on the device is out of reach before anything of it is looked at.
+/// be copied. Any directory that every host has will do for it, in this namespace's copy of the host's tree; not the root
+/// directory itself (see [`mount::pivot_into`]). It leaves with the old tree, so what else is on the device is out of reach.
 pub(super) fn attach(setup: &mut Setup) -> Result<(), Trouble> {
     let device = setup.device.take().expect("a launch comes with a root");
-    mount::attach_on_root(device.as_fd()).doing("attach the root file system")?;
+    mount::attach_on_path(device.as_fd(), "/proc").doing("attach the root file system")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let place = rustix::fs::openat2(&device, TREE, flags, Mode::empty(), resolve).doing("open rootfs in the device")?;
     let tree = mount::copy(place.as_fd(), Depth::One).doing("take rootfs as a mount")?;
-    mount::detach_from_root().doing("detach the root file system")?;
     // Device nodes of an image open nothing; devices are in /dev, which is ours.
     mount::add_attributes(tree.as_fd(), Attributes::MOUNT_ATTR_NODEV, Depth::One).doing("make the root nodev")?;
-    mount::attach_on_root(tree.as_fd()).doing("attach rootfs")?;
+    mount::attach(tree.as_fd(), place.as_fd()).doing("attach rootfs")?;
     setup.tree = Some(tree);
     Ok(())
 }

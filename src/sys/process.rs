@@ -175,6 +175,23 @@ pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
     }
 }
 
+/// How likely the kernel is to kill the process for lack of memory, as a handle that also works where /proc is another's
+/// (proc(5), `oom_score_adj`).
+#[derive(Debug)]
+pub struct OomScore(std::fs::File);
+
+impl OomScore {
+    /// Of the calling process.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?))
+    }
+
+    /// Sets the adjustment, -1000 (never) to 1000. Children made afterwards inherit it. Lowering it needs CAP_SYS_RESOURCE.
+    pub fn adjust(&self, adjustment: i16) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, adjustment.to_string().as_bytes(), 0)
+    }
+}
+
 /// Gives memory back that a process about to sleep for long does not need: what the allocator keeps for later (malloc_trim(3))
 /// and the mapping of the program's own code, which comes back from its file page by page when it is used (madvise(2)).
 pub fn release_memory() {

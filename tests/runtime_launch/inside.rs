@@ -271,3 +271,9 @@ fn nothing_shows_on_the_host_while_it_runs() {
     holm::sys::pidfd::send_signal(std::os::fd::AsFd::as_fd(&running.launched.leader_pidfd), 9).unwrap();
     assert!(matches!(running.wait(), Exit::Signal { number: 9, .. }));
 }
+
+#[test]
+fn the_payload_is_as_likely_to_be_killed_for_memory_as_any_process() {
+    let Some(host) = host() else { return };
+    assert_eq!(host.run("cat /proc/self/oom_score_adj").ok(), "0\n");
+}

@@ -176,6 +176,8 @@ fn where_the_time_goes() {
         let monitor = host::image().spawn_monitor().unwrap();
         note("= spawn", usec(spawned));
         fs::write(host.scope.join("cgroup.procs"), monitor.pid().to_string()).unwrap();
+        // As long as systemd takes for the scope.
+        std::thread::sleep(std::time::Duration::from_millis(2));
         let started = std::time::Instant::now();
         let running = host.launch_in(monitor, &plan(&["true"]), [None, None, None]).unwrap();
         note("= launch", usec(started));
@@ -187,6 +189,6 @@ fn where_the_time_goes() {
     }
     for (name, mut all) in rows {
         all.sort_unstable();
-        println!("{name:28} {:6} µs", all[all.len() / 2]);
+        println!("{name:28} {:6} µs, at best {:6}", all[all.len() / 2], all[0]);
     }
 }
