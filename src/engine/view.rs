@@ -1,0 +1,203 @@
+//! What the engine shows: values, complete at one moment, cheap to clone.
+
+use std::sync::Arc;
+
+use crate::model::{
+    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, ImageInfo, ImageName, RunResult, Status, Usec,
+};
+
+/// A container at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerView {
+    /// What defines it.
+    pub spec: Arc<ContainerSpec>,
+    /// Its state.
+    pub status: Status,
+    /// Its scope's unit name, whether it runs or not.
+    pub unit: String,
+    /// Its control group below the mount of cgroup2, while it runs; else empty.
+    pub control_group: String,
+    /// Its leader's process id as the host sees it; 0 while there is none.
+    pub leader: u32,
+    /// When it was defined.
+    pub created_usec: Usec,
+    /// When it last started; 0 when never.
+    pub started_usec: Usec,
+    /// When it last ended; 0 when never.
+    pub stopped_usec: Usec,
+    /// How the last run ended, if one did.
+    pub exit: Option<Exit>,
+    /// The plain word for that.
+    pub result: RunResult,
+    /// Processes killed for lack of memory in the current or last run.
+    pub oom_kills: u64,
+    /// Why the last start failed, or empty.
+    pub status_text: String,
+}
+
+impl ContainerView {
+    /// Its name.
+    pub fn name(&self) -> &ContainerName {
+        &self.spec.name
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.spec.id
+    }
+}
+
+/// An image at one moment.
+pub type ImageView = Arc<ImageInfo>;
+
+/// The number of a job, unique while the daemon runs.
+pub type JobId = u32;
+
+/// The number of a process started by exec, unique while the daemon runs.
+pub type ProcessId = u32;
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Starts a container.
+    Start,
+    /// Stops one.
+    Stop,
+    /// Stops and starts one.
+    Restart,
+    /// Removes one.
+    Remove,
+    /// Imports an image.
+    ImportImage,
+}
+
+impl JobKind {
+    /// The word shown outside.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Remove => "remove",
+            Self::ImportImage => "import-image",
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobResult {
+    /// It did what it was to do.
+    Done,
+    /// It failed.
+    Failed {
+        /// What a caller can do about it.
+        code: ErrorCode,
+        /// What happened.
+        message: String,
+    },
+    /// It was cancelled.
+    Canceled,
+    /// It took too long.
+    Timeout,
+}
+
+impl JobResult {
+    /// The word shown outside.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed { .. } => "failed",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// A job at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// Its number.
+    pub id: JobId,
+    /// What it does.
+    pub kind: JobKind,
+    /// The name of the container or image it is about.
+    pub subject: String,
+    /// Bytes done, for jobs that count them.
+    pub progress: u64,
+    /// Bytes there are; 0 when unknown.
+    pub total: u64,
+    /// When it began.
+    pub started_usec: Usec,
+    /// How it ended, once it has.
+    pub result: Option<JobResult>,
+}
+
+/// A process started by exec, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessView {
+    /// Its number.
+    pub id: ProcessId,
+    /// The container it is in.
+    pub container: ContainerName,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Its process id as the host sees it.
+    pub pid: u32,
+    /// The bus name of the client with whom it ends.
+    pub owner: Option<String>,
+    /// When it started.
+    pub started_usec: Usec,
+    /// How it ended, once it has.
+    pub exit: Option<Exit>,
+}
+
+/// Something that changed. For one object, events come in the order things happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A container was defined.
+    ContainerNew(ContainerView),
+    /// A container changed.
+    ContainerChanged(ContainerView),
+    /// A container's payload ended; follows the change of state.
+    ContainerExited {
+        /// Which.
+        name: ContainerName,
+        /// The exit status, 128 plus the number for a signal; -1 when nobody knows.
+        status: i32,
+        /// The plain word.
+        result: RunResult,
+    },
+    /// The kernel killed processes of a container for lack of memory.
+    OutOfMemory {
+        /// Which container.
+        name: ContainerName,
+        /// How many in this run.
+        count: u64,
+    },
+    /// A container is gone.
+    ContainerRemoved(ContainerName),
+    /// A container has another name now.
+    ContainerRenamed {
+        /// Before.
+        from: ContainerName,
+        /// Now.
+        to: ContainerView,
+    },
+    /// An image is new, or has new contents.
+    ImageNew(ImageView),
+    /// An image's name is gone.
+    ImageRemoved(ImageName),
+    /// A job began.
+    JobNew(JobView),
+    /// A job went on, or ended: then `result` is set and [`JobRemoved`](Self::JobRemoved) follows.
+    JobChanged(JobView),
+    /// A job is over.
+    JobRemoved(JobView),
+    /// A process was started by exec.
+    ProcessNew(ProcessView),
+    /// It ended: `exit` is set.
+    ProcessExited(ProcessView),
+    /// The pool's numbers or state changed.
+    PoolChanged,
+}

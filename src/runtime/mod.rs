@@ -1,0 +1,175 @@
+//! From a scope and a root to a running payload.
+//!
+//! ```text
+//!  holmd ── launch.rs ──► monitor (holm-init, in supervisor/) ── clone3 ──► init, then the payload (payload/)
+//!            wire.rs           monitor.rs                          plan.rs, init.rs
+//! ```
+//!
+//! | file | runs in | what |
+//! |---|---|---|
+//! | `launch.rs` | holmd | spawns the monitor, hands over plan and fds, waits for the exec |
+//! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
+//! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
+//! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
+//! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
+//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs` and `payload.rs` |
+//! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
+//! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
+//! | `exec.rs` | holm-init | enters a running container |
+//!
+//! This module is built without features too: it is all that the static `holm-init` consists of, with `model` and `sys`.
+
+mod capabilities;
+mod cgroups;
+mod command;
+mod environment;
+mod exec;
+mod filesystems;
+mod init;
+mod launch;
+mod monitor;
+mod payload;
+mod plan;
+mod reaper;
+mod record;
+mod rootfs;
+mod user;
+mod wire;
+
+pub use capabilities::UnknownCapability;
+pub use launch::{InitImage, Keeper, Launched, PendingExec, PendingMonitor};
+pub use monitor::main as monitor_main;
+pub use plan::{PlanError, Step, check_bind, exec_steps, launch_steps};
+pub use wire::Timings;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BindMount, ContainerId, ContainerName, ErrorCode, NetworkMode, Process, Signal};
+
+/// Everything the monitor needs to know to start a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// The container's name: its default host name.
+    pub name: ContainerName,
+    /// Its id, `container_uuid` inside.
+    pub id: ContainerId,
+    /// The number of this run, copied into the exit record.
+    pub run: u64,
+    /// Host name inside.
+    pub hostname: String,
+    /// The payload.
+    pub process: Process,
+    /// Its network.
+    pub network: NetworkMode,
+    /// Whether the root is read-only.
+    pub read_only: bool,
+    /// Host paths mounted inside.
+    pub mounts: Vec<BindMount>,
+    /// The signal that asks the leader to end, for when systemd asks the monitor (SIGTERM) to stop.
+    pub stop_signal: Signal,
+    /// Rows and columns of the terminal, if it gets one.
+    pub terminal_size: Option<(u16, u16)>,
+}
+
+/// The file descriptors that go with a [`LaunchPlan`].
+#[derive(Debug)]
+pub struct LaunchFds {
+    /// A detached mount; the tree is below it in `rootfs`.
+    pub root: OwnedFd,
+    /// The scope's directory in cgroup2.
+    pub cgroup: OwnedFd,
+    /// The directory the exit record is written to, as `exit.json`.
+    pub record_dir: OwnedFd,
+    /// Standard input, output and error; unused with a terminal. `/dev/null` when absent.
+    pub stdio: [Option<OwnedFd>; 3],
+    /// A SOCK_SEQPACKET socket of the caller's: gets the terminal's master and the end of the run.
+    pub client: Option<OwnedFd>,
+}
+
+/// What to run inside a running container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecPlan {
+    /// The process; `init` is ignored.
+    pub process: Process,
+    /// The name of its cgroup below the scope, `exec-<n>`.
+    pub cgroup_name: String,
+    /// Rows and columns of the terminal, if it gets one.
+    pub terminal_size: Option<(u16, u16)>,
+}
+
+/// The file descriptors that go with an [`ExecPlan`].
+#[derive(Debug)]
+pub struct ExecFds {
+    /// A pidfd of the container's leader.
+    pub leader: OwnedFd,
+    /// The scope's directory in cgroup2.
+    pub cgroup: OwnedFd,
+    /// Standard input, output and error; `/dev/null` when absent.
+    pub stdio: [Option<OwnedFd>; 3],
+    /// A SOCK_SEQPACKET socket of the caller's: gets the terminal's master and the end of the process.
+    pub client: Option<OwnedFd>,
+}
+
+/// A step of setting a container up that failed, as the monitor reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {message}")]
+pub struct StepError {
+    /// The step's name, such as `MountProc`.
+    pub step: String,
+    /// errno, or 0.
+    pub errno: i32,
+    /// What happened, with the object.
+    pub message: String,
+}
+
+/// What can go wrong at a launch. After any of these no process of the launch is left.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// `holm-init` cannot be read or started.
+    #[error("cannot start {path}: {source}")]
+    Spawn {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The monitor ended or broke off.
+    #[error("the monitor ended before the payload ran: {0}")]
+    MonitorGone(String),
+    /// The program is not in the container.
+    #[error("'{0}' was not found in the container")]
+    CommandNotFound(String),
+    /// The program cannot be run.
+    #[error("'{command}' cannot be run: {reason}")]
+    CommandNotExecutable {
+        /// Which.
+        command: String,
+        /// Why.
+        reason: String,
+    },
+    /// The user is not in the container.
+    #[error("no user '{0}' in the container")]
+    NoSuchUser(String),
+    /// A step failed.
+    #[error("cannot set the container up: {0}")]
+    Step(StepError),
+    /// The plan itself is not one. To be found when the container is defined, with the same checks.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl LaunchError {
+    /// What a caller can do about it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::CommandNotFound(_) => ErrorCode::CommandNotFound,
+            Self::CommandNotExecutable { .. } => ErrorCode::CommandNotExecutable,
+            Self::NoSuchUser(_) => ErrorCode::NoSuchUser,
+            Self::Plan(_) => ErrorCode::InvalidConfig,
+            Self::Spawn { .. } | Self::MonitorGone(_) | Self::Step(_) => ErrorCode::StartFailed,
+        }
+    }
+}

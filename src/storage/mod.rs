@@ -1,0 +1,242 @@
+//! The DeviceSet: file-system trees as named devices, each a snapshot of another.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the trait and its words; free of device-mapper types |
+//! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
+//! | `copy.rs` | driver `copy`: copies of whole trees |
+
+pub mod thin;
+
+mod crc32c;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::model::{Bytes, DeviceId, DeviceInfo, Driver, ErrorCode, PoolStatus};
+
+/// Directory at the top of every device that holds the tree; beside it is the device's label.
+pub const TREE: &str = "rootfs";
+
+/// The id of the device with an empty tree, from which every other descends.
+pub const BASE: &str = "base";
+
+/// A set of devices. Every call may block on the disk; none blocks on another device's user.
+pub trait DeviceSet: Send + Sync + fmt::Debug {
+    /// Which driver this is.
+    fn driver(&self) -> Driver;
+
+    /// Adds `id` as a snapshot of `base`, which must be ready. A pending device is removed by the next
+    /// [`recovery`](crate::storage) unless [`complete_device`](Self::complete_device) came first.
+    /// After an error nothing of `id` is left.
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError>;
+
+    /// Makes a pending device ready: what was written to it is on the disk when this returns.
+    fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError>;
+
+    /// Removes `id`. The name is free and the intent is on the disk when this returns; a device still in use is
+    /// deleted when its last user is gone.
+    fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
+
+    /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody.
+    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError>;
+
+    /// Every device on record, in order of id.
+    fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError>;
+
+    /// One device.
+    fn device(&self, id: &DeviceId) -> Result<DeviceInfo, StorageError>;
+
+    /// The pool's numbers.
+    fn status(&self) -> Result<PoolStatus, StorageError>;
+
+    /// Called when the daemon stops for good: finishes deferred removals, deactivates every idle device, and, when no
+    /// device is in use, the pool. What is in use is left alone.
+    fn close(&self) -> Result<(), StorageError>;
+}
+
+/// How a device is added.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AddOptions {
+    /// Virtual size; at least the base's. The base's when absent.
+    pub size: Option<Bytes>,
+    /// Whether it starts pending.
+    pub pending: bool,
+}
+
+/// Whether a mount may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read and write.
+    ReadWrite,
+    /// Read only.
+    ReadOnly,
+}
+
+/// What became of a removed device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Gone.
+    Removed,
+    /// Hidden; deleted when its last user is gone.
+    Deferred,
+    /// There was none.
+    NotThere,
+}
+
+/// A detached mount of a device, and the lease that keeps the device active while this is held.
+///
+/// Dropping it closes the mount and gives the lease back: with the last one the kernel is told to remove the node as
+/// soon as nobody has it open, so a container that was given the mount keeps the device exactly as long as it lives.
+#[derive(Debug)]
+pub struct MountedDevice {
+    mount: OwnedFd,
+    lease: Box<dyn Lease>,
+}
+
+/// What keeps a device active; released by being dropped.
+pub trait Lease: Send + Sync + fmt::Debug {}
+
+impl MountedDevice {
+    /// Joins a detached mount with its lease.
+    pub fn new(mount: OwnedFd, lease: Box<dyn Lease>) -> Self {
+        Self { mount, lease }
+    }
+
+    /// The mount: the top of the device's file system; the tree is below it in [`TREE`].
+    pub fn mount(&self) -> BorrowedFd<'_> {
+        self.mount.as_fd()
+    }
+
+    /// Splits it, for a caller that passes the mount on.
+    pub fn into_parts(self) -> (OwnedFd, Box<dyn Lease>) {
+        (self.mount, self.lease)
+    }
+}
+
+/// What can go wrong in the DeviceSet. Which state remains is said at each method of [`DeviceSet`].
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No such device.
+    #[error("no device has the id '{0}'")]
+    NoSuchDevice(DeviceId),
+    /// The id is taken.
+    #[error("the device id '{0}' is in use")]
+    DeviceExists(DeviceId),
+    /// The device has the wrong state for it.
+    #[error("device '{id}' is {state}")]
+    WrongState {
+        /// Which device.
+        id: DeviceId,
+        /// Its state, as a word.
+        state: &'static str,
+    },
+    /// Somebody still uses the device, or a child needs it.
+    #[error("device '{id}' is in use: {by}")]
+    InUse {
+        /// Which device.
+        id: DeviceId,
+        /// By whom.
+        by: String,
+    },
+    /// The pool has no room.
+    #[error(
+        "the pool has no room: {free} free of {total} {what}, {reserve} are kept in reserve; remove containers or images, or grow the pool"
+    )]
+    PoolFull {
+        /// `data` or `metadata`.
+        what: &'static str,
+        /// Free bytes.
+        free: Bytes,
+        /// All bytes.
+        total: Bytes,
+        /// Bytes kept back.
+        reserve: Bytes,
+    },
+    /// The pool refuses changes.
+    #[error("the pool {pool} is {state}: {advice}")]
+    PoolState {
+        /// The pool's name.
+        pool: String,
+        /// Its state.
+        state: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Another daemon changed the pool.
+    #[error(
+        "another process changed the pool {pool}: transaction id {found}, expected {expected}; stop the other holmd and restart this one"
+    )]
+    Stale {
+        /// The pool's name.
+        pool: String,
+        /// The id that was expected.
+        expected: u64,
+        /// The id that was found.
+        found: u64,
+    },
+    /// This host cannot do it.
+    #[error("{what} is not available: {advice}")]
+    NotSupported {
+        /// What is missing.
+        what: &'static str,
+        /// What to do.
+        advice: String,
+    },
+    /// A file of ours is damaged.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {op} {path}: {source}")]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A device-mapper call failed.
+    #[error("device-mapper cannot {op} {device}: {source}")]
+    DeviceMapper {
+        /// What was tried.
+        op: &'static str,
+        /// On which device.
+        device: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A helper program failed.
+    #[error("{program} failed: {message}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl StorageError {
+    /// What a caller can do about it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoSuchDevice(_) => ErrorCode::NoSuchDevice,
+            Self::DeviceExists(_) => ErrorCode::NameInUse,
+            Self::WrongState { .. } | Self::InUse { .. } => ErrorCode::DeviceInUse,
+            Self::PoolFull { .. } => ErrorCode::PoolFull,
+            Self::NotSupported { .. } => ErrorCode::NotSupported,
+            Self::PoolState { .. }
+            | Self::Stale { .. }
+            | Self::Damaged { .. }
+            | Self::Io { .. }
+            | Self::DeviceMapper { .. }
+            | Self::Program { .. } => ErrorCode::StorageFailed,
+        }
+    }
+}

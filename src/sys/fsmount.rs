@@ -1,0 +1,44 @@
+//! Mounts that are in no mount namespace: fsopen(2), fsconfig(2), fsmount(2), open_tree(2).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+
+/// Whether the superblock or only the mount is read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writable {
+    /// Both may be written.
+    Yes,
+    /// The superblock may be written, this mount of it not.
+    NotThroughThisMount,
+    /// Neither.
+    No,
+}
+
+/// Makes a superblock of type `fs` from `source` and mounts it, attached nowhere. The mount goes when the descriptor
+/// is closed and nobody moved or opened it. EBUSY when the source is mounted already with the other [`Writable`].
+pub fn detached(fs: &str, source: &Path, options: &[(&str, &str)], writable: Writable) -> io::Result<OwnedFd> {
+    let context = mount::fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+    for (key, value) in options {
+        mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    if writable == Writable::No {
+        mount::fsconfig_set_flag(context.as_fd(), "ro")?;
+    }
+    mount::fsconfig_create(context.as_fd())?;
+    let attributes = match writable {
+        Writable::Yes => MountAttrFlags::empty(),
+        Writable::NotThroughThisMount | Writable::No => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A detached mount of the directory `name` below `parent`, without the mounts below it.
+pub fn clone_tree(parent: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    Ok(mount::open_tree(parent.as_fd(), name, flags)?)
+}

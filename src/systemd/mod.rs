@@ -1,0 +1,177 @@
+//! systemd and its friends on the bus: scopes, jobs, machined, the journal's stream sockets, readiness.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the trait [`Scopes`] and its words |
+//! | `scope.rs` | [`Systemd`]: scopes started and found through the manager |
+//! | `properties.rs` | which properties a scope gets, and why |
+//! | `job.rs` | waiting for the end of a systemd job |
+//! | `bus.rs` | the manager's calls that are used, and its errors in our words |
+//! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
+//! | `journal.rs` | streams into the journal |
+//! | `notify.rs` | readiness, watchdog and the fd store of our own service |
+//! | `caller.rs` | who sent a message |
+//! | `fake.rs` | [`Scopes`] for tests of policy |
+
+mod bus;
+pub mod caller;
+#[doc(hidden)]
+pub mod fake;
+mod job;
+pub mod journal;
+mod machined;
+pub mod notify;
+mod properties;
+mod scope;
+#[cfg(test)]
+mod testbus;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use crate::model::{ErrorCode, Limits};
+
+pub use machined::{Machine, Machined};
+pub use scope::{Systemd, scope_name};
+
+/// A future behind a pointer, so that [`Scopes`] can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the engine needs of systemd's manager; one real implementation, one fake for tests of policy.
+pub trait Scopes: Send + Sync + std::fmt::Debug {
+    /// Starts a transient scope around `request.pid` and waits until its job is done and its control group is known.
+    /// After an error no scope of that name is left by this call.
+    fn start<'a>(&'a self, request: &'a ScopeRequest) -> BoxFuture<'a, Result<Scope, SystemdError>>;
+
+    /// A loaded, active scope of this name.
+    fn find<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<Option<Scope>, SystemdError>>;
+
+    /// Changes a running scope's limits (SetUnitProperties, runtime only).
+    fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>>;
+
+    /// Whether the system is shutting down (SystemState `stopping`).
+    fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
+}
+
+/// A scope to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScopeRequest {
+    /// Unit name, `….scope`.
+    pub unit: String,
+    /// Its description.
+    pub description: String,
+    /// The process it is started around; it must stay blocked until the scope is there.
+    pub pid: u32,
+    /// The slice.
+    pub slice: String,
+    /// Limits.
+    pub limits: Limits,
+    /// How long systemd waits after its own stop signal, in µs: the container's stop timeout and a margin.
+    pub timeout_stop_usec: u64,
+    /// The unit that wants this container, if any: the scope then gets `Conflicts=shutdown.target` and
+    /// `Before=shutdown.target` and `Before=` that unit, which makes the order at shutdown exact.
+    pub wanted_by: Option<String>,
+}
+
+/// A scope that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Unit name.
+    pub unit: String,
+    /// Its control group below the mount of cgroup2, from the unit's `ControlGroup` property.
+    pub control_group: PathBuf,
+    /// Its invocation id as 32 hexadecimal digits.
+    pub invocation_id: String,
+}
+
+/// What can go wrong with systemd.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// The system bus or systemd does not answer.
+    #[error("systemd does not answer on the system bus: {0}")]
+    Unreachable(#[source] zbus::Error),
+    /// A unit of that name is loaded and cannot be replaced.
+    #[error("the unit {0} exists and is not ours to replace: stop it or run 'systemctl reset-failed {0}'")]
+    UnitExists(String),
+    /// A method call was refused.
+    #[error("systemd refused to {op} {unit}: {source}")]
+    Refused {
+        /// What was asked.
+        op: &'static str,
+        /// For which unit.
+        unit: String,
+        /// Why.
+        source: zbus::Error,
+    },
+    /// The unit's job ended otherwise than done.
+    #[error("the start job of {unit} ended as '{result}'")]
+    JobFailed {
+        /// Which unit.
+        unit: String,
+        /// The job's result.
+        result: String,
+    },
+    /// The job did not end in time.
+    #[error("the start job of {unit} did not end within {seconds} s")]
+    JobTimeout {
+        /// Which unit.
+        unit: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// The scope is not where its process is.
+    #[error("{unit} was started but its control group is '{found}'")]
+    WrongControlGroup {
+        /// Which unit.
+        unit: String,
+        /// What systemd says.
+        found: String,
+    },
+    /// The process that a scope was to be started around is not there.
+    #[error("process {pid} ended before {unit} could be started around it")]
+    ProcessGone {
+        /// Which unit.
+        unit: String,
+        /// Which process.
+        pid: u32,
+    },
+    /// machined does not know a container, and everything else works.
+    #[error("machined does not list '{machine}' ('machinectl' will not show it): {source}")]
+    Machined {
+        /// The machine's name.
+        machine: String,
+        /// Why.
+        source: zbus::Error,
+    },
+    /// Somebody else's machine has the name.
+    #[error("machined lists another machine '{machine}' of the service '{service}' ('machinectl' will not show ours)")]
+    MachineTaken {
+        /// The machine's name.
+        machine: String,
+        /// Whose it is.
+        service: String,
+    },
+    /// The system is shutting down.
+    #[error("the system is shutting down: nothing can be started")]
+    ShuttingDown,
+    /// The journal's stream socket cannot be used.
+    #[error("cannot connect to the journal at {path}: {source}")]
+    Journal {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl SystemdError {
+    /// What a caller can do about it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::JobTimeout { .. } => ErrorCode::Timeout,
+            _ => ErrorCode::SystemdFailed,
+        }
+    }
+}
