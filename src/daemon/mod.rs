@@ -170,7 +170,13 @@ async fn open_devices(config: &Config) -> Result<Arc<dyn DeviceSet>, DaemonError
     let storage = config.storage.clone();
     let open = tokio::task::spawn_blocking(move || options::open_storage(&storage));
     match notify::with_more_time(open).await {
-        Ok(devices) => Ok(devices?),
+        Ok(opened) => {
+            let opened = opened?;
+            if let Some(reason) = opened.fallback {
+                info!(op = "daemon", "Roots are kept as copies of trees: {reason}");
+            }
+            Ok(opened.set)
+        }
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::config::{Config, StorageConfig};
-use crate::storage::thin::{ThinConfig, ThinDeviceSet};
-use crate::storage::{DeviceSet, StorageError};
+use crate::model::Driver;
+use crate::storage::thin::ThinConfig;
+use crate::storage::{self, DriverChoice, Opened, StorageError};
 
 /// What `--help` prints.
 pub(super) const HELP: &str = "\
@@ -50,7 +50,12 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
 }
 
 /// Opens the DeviceSet that the configuration wants.
-pub(super) fn open_storage(config: &StorageConfig) -> Result<Arc<dyn DeviceSet>, StorageError> {
+pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageError> {
+    let choice = match config.driver {
+        None => DriverChoice::Auto,
+        Some(Driver::Thin) => DriverChoice::Thin,
+        Some(Driver::Copy) => DriverChoice::Copy,
+    };
     let thin = ThinConfig {
         prefix: config.prefix.clone(),
         data_size: config.data_size,
@@ -58,7 +63,7 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Arc<dyn DeviceSet>,
         base_size: config.base_size,
         ..ThinConfig::new(config.directory.join("pool"))
     };
-    Ok(ThinDeviceSet::open(&thin)?)
+    storage::open(choice, &thin)
 }
 
 #[cfg(test)]
