@@ -39,7 +39,7 @@ pub use scope::{Systemd, scope_name};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the engine needs of systemd's manager; one real implementation, one fake for tests of policy.
-pub trait Scopes: Send + Sync {
+pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Starts a transient scope around `request.pid` and waits until its job is done and its control group is known.
     /// After an error no scope of that name is left by this call.
     fn start<'a>(&'a self, request: &'a ScopeRequest) -> BoxFuture<'a, Result<Scope, SystemdError>>;
