@@ -94,21 +94,26 @@ impl Machined {
         Ok(Self { shared, tasks: [watch, register] })
     }
 
-    /// Tells machined of a machine, and again whenever machined is restarted. Takes [`LIMIT`] at most; after an error
-    /// the machine is in the list all the same, for machined's next start.
-    pub async fn register(&self, machine: Machine) -> Result<(), SystemdError> {
+    /// Tells machined of a machine, and again whenever machined is restarted.
+    ///
+    /// The machine is in the list when this returns, and what is returned tells machined: it takes 5 s at most, and
+    /// may run beside anything else, also beside [`Machined::unregister`]. After an error the machine is in the list
+    /// all the same, for machined's next start.
+    pub fn register(&self, machine: Machine) -> impl Future<Output = Result<(), SystemdError>> + Send + use<> {
         self.shared.machines().insert(machine.name.clone(), machine.clone());
-        self.shared.register(&machine).await
+        let shared = Arc::clone(&self.shared);
+        async move { shared.register_if_listed(&machine).await }
     }
 
-    /// Takes a machine off the list, whether machined knows it or not. Takes [`LIMIT`] at most.
-    pub async fn unregister(&self, name: &ContainerName) {
-        if self.shared.machines().remove(name).is_none() {
-            return;
-        }
-        // Usually machined has seen the end of the scope before us.
-        if let Ok(Err(error)) = timeout(LIMIT, self.shared.proxy.unregister_machine(name.as_str())).await {
-            tracing::debug!(machine = %name, %error, "machined did not unregister a machine");
+    /// Takes a machine off the list when this returns, and off machined's in what is returned, which takes 5 s at
+    /// most. Does nothing for one that is not in the list.
+    pub fn unregister(&self, name: &ContainerName) -> impl Future<Output = ()> + Send + use<> {
+        let listed = self.shared.machines().remove(name);
+        let shared = Arc::clone(&self.shared);
+        async move {
+            if let Some(machine) = listed {
+                shared.unregister(&machine.name).await;
+            }
         }
     }
 }
@@ -125,6 +130,29 @@ impl Shared {
     /// Inserting and removing are single steps, so the list is sound even after a panic.
     fn machines(&self) -> MutexGuard<'_, BTreeMap<ContainerName, Machine>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lists(&self, machine: &Machine) -> bool {
+        self.machines().get(&machine.name) == Some(machine)
+    }
+
+    /// A container may end while machined is being told of it: then it is not told, or told again.
+    async fn register_if_listed(&self, machine: &Machine) -> Result<(), SystemdError> {
+        if !self.lists(machine) {
+            return Ok(());
+        }
+        let registered = self.register(machine).await;
+        if registered.is_ok() && !self.lists(machine) {
+            self.unregister(&machine.name).await;
+        }
+        registered
+    }
+
+    async fn unregister(&self, name: &ContainerName) {
+        // Usually machined has seen the end of the scope before us.
+        if let Ok(Err(error)) = timeout(LIMIT, self.proxy.unregister_machine(name.as_str())).await {
+            tracing::debug!(machine = %name, %error, "machined did not unregister a machine");
+        }
     }
 
     async fn register(&self, machine: &Machine) -> Result<(), SystemdError> {
@@ -210,7 +238,7 @@ async fn register_after_restarts(shared: Arc<Shared>) {
         shared.restarted.notified().await;
         let machines: Vec<Machine> = shared.machines().values().cloned().collect();
         for machine in machines {
-            if let Err(error) = shared.register(&machine).await {
+            if let Err(error) = shared.register_if_listed(&machine).await {
                 tracing::debug!(machine = %machine.name, %error, "cannot register a machine again, ignoring");
             }
         }

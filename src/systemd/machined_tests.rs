@@ -55,11 +55,7 @@ async fn what_is_left_of_the_last_run_is_replaced() {
     let machined = Machined::connect(&bus.connect().await).await.unwrap();
     machined.register(machine(42)).await.unwrap();
     log.recv().await.unwrap();
-    let mut calls = Vec::new();
-    while let Ok(call) = log.try_recv() {
-        calls.push(call.split(' ').next().unwrap().to_owned());
-    }
-    assert_eq!(calls, ["unregister", "register", "unregister", "register", "unregister", "register"]);
+    assert_eq!(words(&mut log), ["unregister", "register", "unregister", "register", "unregister", "register"]);
 }
 
 #[tokio::test]
@@ -71,6 +67,31 @@ async fn a_machine_of_somebody_else_is_left_alone() {
     assert!(matches!(&error, SystemdError::MachineTaken { service, .. } if service == "systemd-nspawn"), "{error}");
     log.recv().await.unwrap();
     assert!(log.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_container_that_ends_before_machined_is_told_is_never_told_of() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let registration = machined.register(machine(42));
+    drop(machined.unregister(&name()));
+    registration.await.unwrap();
+    assert!(log.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_container_that_ends_while_machined_is_told_is_unregistered() {
+    let Some(bus) = TestBus::start() else { return };
+    // It takes some attempts, so there is a while in which it can end.
+    let (_server, mut log) = played_machined(&bus, Existing::Lingering(2)).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let registration = tokio::spawn(machined.register(machine(42)));
+    assert!(log.recv().await.unwrap().starts_with("register web"));
+    drop(machined.unregister(&name()));
+    registration.await.unwrap().unwrap();
+    let rest = words(&mut log);
+    assert_eq!(rest, ["unregister", "register", "unregister", "register", "unregister"]);
 }
 
 #[tokio::test]
@@ -168,6 +189,11 @@ async fn played_machined(bus: &TestBus, existing: Existing) -> (zbus::Connection
         .await
         .unwrap();
     (server, log)
+}
+
+/// The first word of every call until now.
+fn words(log: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
+    std::iter::from_fn(|| log.try_recv().ok()).map(|call| call.split(' ').next().unwrap().to_owned()).collect()
 }
 
 fn name() -> ContainerName {

@@ -90,8 +90,9 @@ async fn ask_while<T>(every: Duration, work: impl Future<Output = T>) -> T {
         }
     };
     tokio::select! {
-        result = work => result,
+        biased; // asked first, also for work that is done at once
         () = more_time => unreachable!("asking for more time has no end"),
+        result = work => result,
     }
 }
 
