@@ -203,11 +203,12 @@ impl Inner {
 
     /// Tells machined, without waiting for it.
     pub(super) fn register_machine(self: &Arc<Self>, spec: &ContainerSpec, leader: u32) {
-        let machined = Arc::clone(&self.machined);
         let name = spec.name.clone();
         let machine = Machine { name: name.clone(), id: spec.id.to_bytes(), leader, interfaces: Vec::new() };
+        // The list is changed now, in the order of starts and ends; only machined is told later.
+        let registered = self.machined.register(machine);
         tokio::spawn(async move {
-            if let Err(error) = machined.register(machine).await {
+            if let Err(error) = registered.await {
                 warn!(container = %name, op = "register-machine", "machined did not take the container: {error}, ignoring");
             }
         });
@@ -215,8 +216,7 @@ impl Inner {
 
     /// Takes a container's machine off machined's list, without waiting for it.
     pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
-        let (machined, name) = (Arc::clone(&self.machined), name.clone());
-        tokio::spawn(async move { machined.unregister(&name).await });
+        tokio::spawn(self.machined.unregister(name));
     }
 
     /// The terminal that an earlier daemon kept for the container.
