@@ -18,10 +18,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("client", &["model", "sys"]),
     ("dbus", &["model", "engine"]),
     ("cli", &["model", "sys", "client"]),
-    (
-        "daemon",
-        &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime", "engine", "dbus"],
-    ),
+    ("daemon", &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime", "engine", "dbus"]),
 ];
 
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {

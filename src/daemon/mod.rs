@@ -111,19 +111,17 @@ fn run(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
 const WORKERS: usize = 2;
 
 async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
-    let connection =
-        zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
+    let connection = zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
-    let server = dbus::serve(engine.clone(), &connection).await?;
-    let name = connection
-        .request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE)
-        .await
-        .map_err(|error| match error {
+    let mut server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
+    let name = connection.request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE).await.map_err(
+        |error| match error {
             zbus::Error::NameTaken => DaemonError::NameTaken,
             error => DaemonError::Bus(error),
-        })?;
+        },
+    )?;
     info!(op = "daemon", driver = engine.driver().as_str(), "holmd {} is ready ({name:?}).", env!("CARGO_PKG_VERSION"));
     notify::ready("Ready.").map_err(DaemonError::Notify)?;
     if let Some(every) = notify::watchdog() {
@@ -134,7 +132,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
             async move { systemd.shutting_down().await.is_ok() }
         }));
     }
-    wait_for_end().await?;
+    wait_for_end(&mut server).await?;
     stop(&engine, &*systemd, &server).await
 }
 
@@ -162,12 +160,23 @@ async fn open_engine(
     Ok(Engine::open(parts)?)
 }
 
+/// What this build and this host can do, as words of the property `Features`.
+fn features(engine: &Engine) -> Vec<String> {
+    [engine.driver().as_str(), "machined", "journal"].map(str::to_owned).to_vec()
+}
+
 /// Opening the pool may check and recover: systemd is asked for more time as long as it goes on.
 async fn open_devices(config: &Config) -> Result<Arc<dyn DeviceSet>, DaemonError> {
     let storage = config.storage.clone();
     let open = tokio::task::spawn_blocking(move || options::open_storage(&storage));
     match notify::with_more_time(open).await {
-        Ok(devices) => Ok(devices?),
+        Ok(opened) => {
+            let opened = opened?;
+            if let Some(reason) = opened.fallback {
+                info!(op = "daemon", "Roots are kept as copies of trees: {reason}");
+            }
+            Ok(opened.set)
+        }
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
@@ -184,14 +193,15 @@ async fn warn_about_slice(systemd: &Systemd, slice: &str) {
     }
 }
 
-async fn wait_for_end() -> Result<(), DaemonError> {
+async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // Without the bus nobody can reach us: systemd starts us anew, and the containers run on.
+        error = server.failed() => Err(error.into()),
     }
-    Ok(())
 }
 
 /// At the system's end every container is stopped and every device deactivated. Otherwise, as for a restart or an

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::Config;
+use crate::config::{Config, StorageConfig};
+use crate::model::Driver;
+use crate::storage::thin::ThinConfig;
+use crate::storage::{self, DriverChoice, Opened, StorageError};
 
 /// What `--help` prints.
 pub(super) const HELP: &str = "\
@@ -44,6 +47,23 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
         roots = Config::ROOTS.iter().map(PathBuf::from).collect();
     }
     Ok(if check { Command::CheckConfig(roots) } else { Command::Run(roots) })
+}
+
+/// Opens the DeviceSet that the configuration wants.
+pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageError> {
+    let choice = match config.driver {
+        None => DriverChoice::Auto,
+        Some(Driver::Thin) => DriverChoice::Thin,
+        Some(Driver::Copy) => DriverChoice::Copy,
+    };
+    let thin = ThinConfig {
+        prefix: config.prefix.clone(),
+        data_size: config.data_size,
+        metadata_size: config.metadata_size,
+        base_size: config.base_size,
+        ..ThinConfig::new(config.directory.join("pool"))
+    };
+    storage::open(choice, &thin)
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Container {
         }
         room.settled().await;
         // Its end may have been on the bus before the adoption.
-        let over = room.table.processes.get(&id).is_none_or(|process| process.get().exit.is_some());
+        let over = room.table.processes.get(&id).is_none_or(|process| process.get().ended);
         if let (true, Some(owner)) = (over, owner) {
             room.callers.ended(&owner, id);
         }

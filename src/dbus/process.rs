@@ -75,7 +75,7 @@ impl Process {
     /// running or exited.
     #[zbus(property)]
     fn state(&self) -> &str {
-        if self.view.get().exit.is_some() { "exited" } else { "running" }
+        if self.view.get().ended { "exited" } else { "running" }
     }
 
     /// Exit status, 128 plus the number for a signal; -1 while it runs or when nobody knows.

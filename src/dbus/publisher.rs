@@ -322,7 +322,7 @@ impl<T: Truth> Publisher<T> {
         for before in self.table.processes.views() {
             match self.truth.process(before.id) {
                 None => self.forget_process(before.id).await?,
-                Some(now) if now.exit.is_some() && before.exit.is_none() => self.process_exited(now).await?,
+                Some(now) if now.ended && !before.ended => self.process_exited(now).await?,
                 Some(_) => {}
             }
         }

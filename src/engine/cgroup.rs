@@ -113,11 +113,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The process ids directly in the payload's group.
-    pub(super) fn payload_pids(&self) -> io::Result<Vec<u32>> {
-        pids(&self.path.join(PAYLOAD))
-    }
-
     /// Figures by name; one whose file does not exist is left out.
     pub(super) fn figures(&self) -> Vec<(&'static str, u64)> {
         let mut figures = Vec::new();

@@ -362,9 +362,9 @@ impl Task {
     /// Reads how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         self.deadline = None;
-        let Some(run) = self.run.take() else { return };
+        let Some(mut run) = self.run.take() else { return };
         self.set_handles(None);
-        run.reap();
+        run.reap_later();
         if run.handles.terminal.is_some() {
             super::table::release_terminal(&self.record.spec);
         }

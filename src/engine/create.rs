@@ -201,6 +201,7 @@ mod tests {
             created_usec: 0,
             layers: vec![],
             device: DeviceId::parse("layer:0").unwrap(),
+            devices: vec![],
             config: ImageConfig {
                 entrypoint: words(entrypoint),
                 command: words(command),

@@ -11,11 +11,11 @@ use tracing::{info, warn};
 use super::error::EngineError;
 use super::events::Events;
 use super::request::{ExecRequest, Who};
-use super::run::Handles;
+use super::run::{Handles, reap};
 use super::view::{ContainerView, Event, ProcessId, ProcessView};
 use super::{Engine, blocking, create};
 use crate::model::{ContainerName, Exit, Process, Signal, Status, now_usec};
-use crate::runtime::{Entered, ExecFds, ExecPlan};
+use crate::runtime::{ExecFds, ExecPlan, Launched};
 use crate::sys::readiness::Readiness;
 
 /// How long a process that ended is still shown.
@@ -47,7 +47,7 @@ struct Table {
 struct Entry {
     view: ProcessView,
     handles: Arc<Handles>,
-    pidfd: Arc<OwnedFd>,
+    pidfd: OwnedFd,
 }
 
 impl Engine {
@@ -71,19 +71,20 @@ impl Engine {
         };
         let command = plan.process.command.clone();
         let inner = Arc::clone(&self.inner);
-        let mut entered = blocking(move || inner.init.spawn_exec()?.launch(&plan, fds)).await?;
-        let terminal = entered.terminal.take();
+        let mut launched = blocking(move || inner.init.spawn_exec()?.launch(&plan, fds)).await?;
+        let terminal = launched.terminal.take();
         let process = ProcessView {
             id,
             container: name.clone(),
             command,
-            pid: entered.pid,
+            pid: launched.leader,
             owner,
             started_usec: now_usec(),
+            ended: false,
             exit: None,
         };
-        info!(container = %name, op = "exec", pid = entered.pid, "Process {} entered.", entered.pid);
-        self.inner.processes.watch(process, handles, entered)?;
+        info!(container = %name, op = "exec", pid = launched.leader, "Process {} entered.", launched.leader);
+        self.inner.processes.watch(process, handles, launched)?;
         Ok(Executed { id, terminal })
     }
 
@@ -97,7 +98,7 @@ impl Engine {
     pub fn kill_process(&self, id: ProcessId, who: Who, signal: Signal) -> Result<(), EngineError> {
         let table = self.inner.processes.table();
         let entry = table.processes.get(&id).ok_or_else(|| no_such(id))?;
-        if entry.view.exit.is_some() {
+        if entry.view.ended {
             return Err(EngineError::NoSuchProcess(format!("process {id} has ended")));
         }
         let sent = match who {
@@ -120,34 +121,36 @@ impl Processes {
     }
 
     /// Shows a process, waits for its end, shows that, and forgets it later.
-    fn watch(&self, view: ProcessView, handles: Arc<Handles>, mut entered: Entered) -> Result<(), EngineError> {
+    fn watch(&self, view: ProcessView, handles: Arc<Handles>, launched: Launched) -> Result<(), EngineError> {
         let state = |source| EngineError::State { op: "watch", path: format!("process {}", view.pid).into(), source };
-        let pidfd = Arc::new(entered.pidfd.try_clone().map_err(state)?);
-        let watched = Readiness::new(entered.monitor.try_clone().map_err(state)?).map_err(state)?;
+        let keeper = launched.keeper;
+        let watched = keeper.socket().try_clone_to_owned().and_then(Readiness::new).map_err(state)?;
         let id = view.id;
-        self.table().processes.insert(id, Entry { view: view.clone(), handles, pidfd });
+        self.table().processes.insert(id, Entry { view: view.clone(), handles, pidfd: launched.leader_pidfd });
         self.events.send(Event::ProcessNew(view));
         let this = self.clone();
         tokio::spawn(async move {
             if watched.readable().await.is_err() {
                 return;
             }
-            let exit = blocking(move || entered.wait()).await;
+            let exit = keeper.ended().map(|(exit, _)| exit);
             if exit.is_none() {
-                warn!(op = "exec", process = id, "nobody knows how the process ended");
+                warn!(op = "exec", process = id, "the keeper of process {id} was killed: how that ended is lost");
             }
-            this.ended(id, exit.unwrap_or(Exit::Signal { number: 9, core_dumped: false }));
+            this.ended(id, exit);
+            tokio::spawn(reap(keeper));
             tokio::time::sleep(KEPT).await;
             this.table().processes.remove(&id);
         });
         Ok(())
     }
 
-    fn ended(&self, id: ProcessId, exit: Exit) {
+    fn ended(&self, id: ProcessId, exit: Option<Exit>) {
         let view = {
             let mut table = self.table();
             let Some(entry) = table.processes.get_mut(&id) else { return };
-            entry.view.exit = Some(exit);
+            entry.view.exit = exit;
+            entry.view.ended = true;
             entry.view.clone()
         };
         self.events.send(Event::ProcessExited(view));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -11,9 +11,9 @@ use tracing::{info, warn};
 use super::error::EngineError;
 use super::jobs::Job;
 use super::view::{Event, JobId, JobKind, JobResult};
-use super::{Engine, Inner, blocking};
-use crate::images::{ImageError, Imported, LayerStore, LayerTree, Progress, chain_ids, import};
-use crate::model::{Bytes, DeviceId, DeviceState, ImageInfo, ImageName, now_usec};
+use super::{Engine, Inner, blocking, random_bytes};
+use crate::images::{ImageError, Imported, LayerStore, LayerTree, Progress, import};
+use crate::model::{Bytes, DeviceId, DeviceState, ImageInfo, ImageName, LayerDevice, now_usec};
 use crate::storage::{Access, AddOptions, BASE, DeviceSet, MountedDevice, StorageError, TREE};
 
 /// How often a running import says how far it has come.
@@ -93,48 +93,40 @@ async fn import_one(
     // One at a time: two imports would otherwise fill the same layer twice.
     let _one_at_a_time = inner.image_changes.lock().await;
     let worker = Arc::clone(inner);
-    let imported = blocking(move || {
-        let layers = Layers { devices: Arc::clone(&worker.devices) };
-        let imported = import(source, worker.store.scratch(), &layers, &progress);
-        if imported.is_err() {
-            worker.remove_orphaned_layers();
-        }
-        imported
-    })
-    .await?;
+    let (imported, devices) = blocking(move || worker.import_layers(source, &progress)).await?;
     let name = match (name, &imported.name) {
-        (Some(name), _) => name,
-        (None, Some(found)) => ImageName::normalized(found)?,
+        (Some(name), _) => Ok(name),
+        (None, Some(found)) => ImageName::normalized(found).map_err(EngineError::from),
         (None, None) => {
-            let inner = Arc::clone(inner);
-            blocking(move || inner.remove_orphaned_layers()).await;
-            return Err(EngineError::InvalidConfig(
-                "the archive names no image: give it a name with --name".to_owned(),
-            ));
+            Err(EngineError::InvalidConfig("the archive names no image: give it a name with --name".to_owned()))
         }
     };
-    let image = describe(name.clone(), imported)?;
+    let image = match name.and_then(|name| describe(name, imported, devices)) {
+        Ok(image) => image,
+        Err(error) => {
+            let inner = Arc::clone(inner);
+            blocking(move || inner.remove_orphaned_layers()).await;
+            return Err(error);
+        }
+    };
+    let name = image.name.clone();
     inner.put_image(image).await?;
     info!(image = %name, op = "import-image", "Image imported.");
     Ok(name)
 }
 
-fn describe(name: ImageName, imported: Imported) -> Result<ImageInfo, EngineError> {
+fn describe(name: ImageName, imported: Imported, devices: Vec<LayerDevice>) -> Result<ImageInfo, EngineError> {
+    let top = devices.last().ok_or_else(|| EngineError::InvalidConfig("the image has no layers".to_owned()))?;
     Ok(ImageInfo {
         name,
         digest: imported.digest,
         size: Bytes(imported.size),
         created_usec: now_usec(),
         layers: imported.diff_ids,
-        device: layer_device(&imported.chain_id)?,
+        device: top.device.clone(),
+        devices,
         config: imported.config,
     })
-}
-
-/// The device of the layer with this chain id.
-fn layer_device(chain_id: &str) -> Result<DeviceId, EngineError> {
-    let hex = chain_id.strip_prefix("sha256:").unwrap_or(chain_id);
-    Ok(DeviceId::parse(&format!("layer:{hex}"))?)
 }
 
 impl Inner {
@@ -166,15 +158,32 @@ impl Inner {
         Err(EngineError::ImageInUse { image: image.name.clone(), users: users.join(", ") })
     }
 
+    /// Unpacks an archive's layers. After an error none of them is left that no other image needs.
+    fn import_layers(
+        &self,
+        source: OwnedFd,
+        progress: &Arc<Progress>,
+    ) -> Result<(Imported, Vec<LayerDevice>), EngineError> {
+        let known = self.images().values().flat_map(|image| image.devices.clone()).collect();
+        let layers = Layers {
+            devices: Arc::clone(&self.devices),
+            chain: Arc::new(Mutex::new(Chain { known, used: Vec::new() })),
+        };
+        match import(source, self.store.scratch(), &layers, progress) {
+            Ok(imported) => Ok((imported, std::mem::take(&mut layers.chain().used))),
+            Err(error) => {
+                self.remove_orphaned_layers();
+                Err(error.into())
+            }
+        }
+    }
+
     /// Removes those layers of a removed image that no image needs. A container's root is a snapshot of its own and
     /// needs none of them.
     fn remove_unneeded_layers(&self, image: &ImageInfo) {
         let needed = self.needed_layers();
-        for chain_id in chain_ids(&image.layers).iter().rev() {
-            match layer_device(chain_id) {
-                Ok(id) if !needed.contains(&id) => self.remove_layer(&id),
-                _ => return,
-            }
+        for layer in image.devices.iter().rev().filter(|layer| !needed.contains(&layer.device)) {
+            self.remove_layer(&layer.device);
         }
     }
 
@@ -199,60 +208,98 @@ impl Inner {
     }
 
     fn needed_layers(&self) -> BTreeSet<DeviceId> {
-        let images: Vec<_> = self.images().values().cloned().collect();
-        images.iter().flat_map(|image| chain_ids(&image.layers)).filter_map(|id| layer_device(&id).ok()).collect()
+        self.images().values().flat_map(|image| image.devices.iter().map(|layer| layer.device.clone())).collect()
     }
 }
 
 /// Layers as devices.
 struct Layers {
     devices: Arc<dyn DeviceSet>,
+    chain: Arc<Mutex<Chain>>,
+}
+
+/// Which layers there are, and which of them the image being imported has, lowest first.
+struct Chain {
+    known: Vec<LayerDevice>,
+    used: Vec<LayerDevice>,
 }
 
 /// A layer's device being filled.
 struct Layer {
     devices: Arc<dyn DeviceSet>,
+    chain: Arc<Mutex<Chain>>,
     id: DeviceId,
     /// The tree's directory and the mount it is on; closed before the device is removed.
     open: Option<(OwnedFd, MountedDevice)>,
     finished: bool,
 }
 
+impl Layers {
+    fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device of the layer with this chain id.
+    fn device(&self, chain_id: &str) -> Option<LayerDevice> {
+        let chain = self.chain();
+        chain.known.iter().chain(&chain.used).find(|layer| layer.chain_id == chain_id).cloned()
+    }
+}
+
 impl LayerStore for Layers {
     type Tree = Layer;
 
     fn contains(&self, chain_id: &str) -> Result<bool, ImageError> {
-        match self.devices.device(&layer(chain_id)?) {
-            Ok(device) => Ok(device.state == DeviceState::Ready),
-            Err(StorageError::NoSuchDevice(_)) => Ok(false),
+        let Some(layer) = self.device(chain_id) else { return Ok(false) };
+        match self.devices.device(&layer.device) {
+            Ok(device) if device.state == DeviceState::Ready => {
+                self.chain().used.push(layer);
+                Ok(true)
+            }
+            // One that is lost is made anew.
+            Ok(_) | Err(StorageError::NoSuchDevice(_)) => Ok(false),
             Err(error) => Err(store_error(&error)),
         }
     }
 
-    fn begin(&self, chain_id: &str, parent: Option<&str>) -> Result<Layer, ImageError> {
-        let id = layer(chain_id)?;
+    fn begin(&self, parent: Option<&str>) -> Result<Layer, ImageError> {
+        let unknown = |chain_id| ImageError::Invalid(format!("the layer below, {chain_id}, is not there"));
         let base = match parent {
-            Some(parent) => layer(parent)?,
+            Some(parent) => self.device(parent).ok_or_else(|| unknown(parent))?.device,
             None => DeviceId::parse(BASE).map_err(|error| ImageError::Invalid(error.to_string()))?,
         };
+        let id = new_layer_id()?;
         let options = AddOptions { size: None, pending: true };
         self.devices.add_device(&id, &base, &options).map_err(|error| store_error(&error))?;
-        Layer::open(&self.devices, id.clone()).inspect_err(|_| {
+        Layer::open(self, id.clone()).inspect_err(|_| {
             let _ = self.devices.remove_device(&id);
         })
     }
 }
 
+/// A layer's chain id is known only when all of it was read, so its device has a name of its own.
+fn new_layer_id() -> Result<DeviceId, ImageError> {
+    let random = random_bytes().map_err(|source| ImageError::Io { op: "read", path: "/dev/urandom".into(), source })?;
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    DeviceId::parse(&format!("layer:{hex}")).map_err(|error| ImageError::Invalid(error.to_string()))
+}
+
 impl Layer {
-    fn open(devices: &Arc<dyn DeviceSet>, id: DeviceId) -> Result<Self, ImageError> {
-        let mounted = devices.mount_device(&id, Access::ReadWrite).map_err(|error| store_error(&error))?;
+    fn open(layers: &Layers, id: DeviceId) -> Result<Self, ImageError> {
+        let mounted = layers.devices.mount_device(&id, Access::ReadWrite).map_err(|error| store_error(&error))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = openat(mounted.mount(), TREE, flags, Mode::empty()).map_err(|error| ImageError::Io {
             op: "open",
             path: TREE.into(),
             source: error.into(),
         })?;
-        Ok(Self { devices: Arc::clone(devices), id, open: Some((root, mounted)), finished: false })
+        Ok(Self {
+            devices: Arc::clone(&layers.devices),
+            chain: Arc::clone(&layers.chain),
+            id,
+            open: Some((root, mounted)),
+            finished: false,
+        })
     }
 }
 
@@ -262,7 +309,7 @@ impl LayerTree for Layer {
         root.as_fd()
     }
 
-    fn finish(mut self) -> Result<(), ImageError> {
+    fn finish(mut self, chain_id: &str) -> Result<(), ImageError> {
         // Said to be complete only once it is on the disk.
         rustix::fs::syncfs(self.root()).map_err(|error| ImageError::Io {
             op: "sync",
@@ -271,6 +318,8 @@ impl LayerTree for Layer {
         })?;
         self.devices.complete_device(&self.id).map_err(|error| store_error(&error))?;
         self.finished = true;
+        let layer = LayerDevice { chain_id: chain_id.to_owned(), device: self.id.clone() };
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).used.push(layer);
         Ok(())
     }
 }
@@ -278,16 +327,12 @@ impl LayerTree for Layer {
 impl Drop for Layer {
     fn drop(&mut self) {
         self.open = None;
-        if !self.finished {
-            if let Err(error) = self.devices.remove_device(&self.id) {
-                warn!(op = "import-image", device = %self.id, "{error}: the next start removes it");
-            }
+        if !self.finished
+            && let Err(error) = self.devices.remove_device(&self.id)
+        {
+            warn!(op = "import-image", device = %self.id, "{error}: the next start removes it");
         }
     }
-}
-
-fn layer(chain_id: &str) -> Result<DeviceId, ImageError> {
-    layer_device(chain_id).map_err(|error| ImageError::Invalid(error.to_string()))
 }
 
 fn store_error(error: &StorageError) -> ImageError {

@@ -50,7 +50,7 @@ use self::container::Request;
 use self::create::Defaults;
 use self::table::{Inner, blocking, container_device};
 use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
-use crate::records::{ContainerRecord, Durability};
+use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
 
@@ -315,9 +315,14 @@ impl Engine {
 }
 
 fn new_id() -> Result<ContainerId, EngineError> {
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut bytes))
-        .map_err(|source| EngineError::State { op: "read", path: "/dev/urandom".into(), source })?;
+    let bytes =
+        random_bytes().map_err(|source| EngineError::State { op: "read", path: "/dev/urandom".into(), source })?;
     Ok(ContainerId::from_random(bytes))
+}
+
+/// Bytes that nobody can guess and that will not come again.
+fn random_bytes() -> std::io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom").and_then(|mut source| std::io::Read::read_exact(&mut source, &mut bytes))?;
+    Ok(bytes)
 }

@@ -117,7 +117,7 @@ fn leader_of(monitor: u32) -> Option<(u32, u64)> {
 }
 
 fn adopt(run: RunRecord, watched: OwnedFd, leader: Option<OwnedFd>, terminal: Option<OwnedFd>) -> Option<Run> {
-    match Run::new(run, watched, leader, terminal) {
+    match Run::adopted(run, watched, leader, terminal) {
         Ok(run) => Some(run),
         Err(error) => {
             warn!(op = "reconcile", "cannot watch a container's monitor: {error}");

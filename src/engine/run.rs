@@ -1,15 +1,16 @@
 //! A run: one life of a container's payload, from launch to end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::cgroup::Cgroup;
 use super::request::Who;
 use crate::model::{ExitRecord, Signal};
 use crate::records::RunRecord;
+use crate::runtime::{Keeper, Launched};
 use crate::sys::kill::pidfd_signal;
 use crate::sys::proc;
 use crate::sys::readiness::Readiness;
@@ -22,6 +23,8 @@ pub(super) struct Run {
     /// Its processes and terminal; shared with whoever sends signals or attaches.
     pub(super) handles: Arc<Handles>,
     watched: Readiness,
+    /// The monitor, when it is this daemon's child.
+    keeper: Option<Keeper>,
 }
 
 /// What signals, attaching and entering need, without asking the container's task.
@@ -36,19 +39,26 @@ pub(super) struct Handles {
 }
 
 impl Run {
-    /// A run that has just been launched, or that was found at start. `watched`: a pidfd of the monitor, or of the
-    /// leader when the monitor is gone.
-    pub(super) fn new(
+    /// A run that has just been launched. Its end is seen on the monitor's socket, before the monitor itself ends.
+    pub(super) fn launched(record: RunRecord, launched: Launched) -> std::io::Result<Self> {
+        let watched = launched.keeper.socket().try_clone_to_owned()?;
+        let run = Self::adopted(record, watched, Some(launched.leader_pidfd), launched.terminal)?;
+        Ok(Self { keeper: Some(launched.keeper), ..run })
+    }
+
+    /// A run that was found at start. `watched`: a pidfd of the monitor, or of the leader when the monitor is gone.
+    pub(super) fn adopted(
         record: RunRecord,
         watched: OwnedFd,
         leader: Option<OwnedFd>,
         terminal: Option<OwnedFd>,
     ) -> std::io::Result<Self> {
         let cgroup = Cgroup::new(Path::new(&record.control_group));
-        Ok(Self { record, handles: Arc::new(Handles { leader, cgroup, terminal }), watched: Readiness::new(watched)? })
+        let handles = Arc::new(Handles { leader, cgroup, terminal });
+        Ok(Self { record, handles, watched: Readiness::new(watched)?, keeper: None })
     }
 
-    /// Waits until the monitor has ended: then its exit record is there, or never will be.
+    /// Waits for the end of the run: then its exit record is there, or never will be.
     pub(super) async fn ended(&self) {
         // An error can only mean that the reactor is shutting down with the daemon.
         if self.watched.readable().await.is_err() {
@@ -56,9 +66,12 @@ impl Run {
         }
     }
 
-    /// Reaps the monitor if it is our child. One that an earlier daemon started is not; init reaps that.
-    pub(super) fn reap(&self) {
-        let _ = waitid(WaitId::PidFd(self.watched.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    /// Reaps the monitor, when it has ended, if it is our child. One that an earlier daemon started is not; systemd
+    /// reaps that.
+    pub(super) fn reap_later(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            tokio::spawn(reap(keeper));
+        }
     }
 }
 
@@ -72,6 +85,19 @@ impl Handles {
             },
             Who::All => self.cgroup.signal_all(signal),
         }
+    }
+}
+
+/// Waits until a child of ours has ended, and takes it away.
+pub(super) async fn reap(keeper: Keeper) {
+    let ended = keeper.pidfd().try_clone_to_owned().and_then(Readiness::new);
+    match ended {
+        Ok(ended) if ended.readable().await.is_ok() => {
+            if let Err(error) = keeper.reap() {
+                tracing::debug!(pid = keeper.pid(), "cannot reap: {error}, ignoring");
+            }
+        }
+        _ => tracing::debug!(pid = keeper.pid(), "cannot wait for a monitor's end, ignoring"),
     }
 }
 

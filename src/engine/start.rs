@@ -113,22 +113,18 @@ async fn hand_over(
         stdio: stdio(&record.spec, scope, io.stdio)?,
         client: io.monitor,
     };
-    let (launched, watched) = blocking(move || -> Result<(Launched, OwnedFd), EngineError> {
-        let watched = monitor.pidfd().try_clone().map_err(|source| EngineError::State {
-            op: "watch",
-            path: "the monitor".into(),
-            source,
-        })?;
+    let launched = blocking(move || -> Result<Launched, EngineError> {
         let launched = monitor.launch(&plan, fds)?;
         // From here on the device belongs to the container's own mount: the kernel deactivates it when that is gone.
         drop(lease);
-        Ok((launched, watched))
+        Ok(launched)
     })
     .await?;
+    debug!(container = %record.spec.name, op = "start", steps = ?launched.steps, "monitor and init");
     run.leader = launched.leader;
     run.leader_start = start_time(launched.leader);
     engine.store.put_run(&record.spec.id, &run)?;
-    Run::new(run, watched, Some(launched.leader_pidfd), launched.terminal).map_err(|source| EngineError::State {
+    Run::launched(run, launched).map_err(|source| EngineError::State {
         op: "watch",
         path: "the monitor".into(),
         source,

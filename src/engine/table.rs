@@ -153,7 +153,9 @@ impl Inner {
 
     /// Frees the name of a container that is gone.
     pub(super) fn forget(&self, name: &ContainerName) {
-        self.containers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let mut table = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(name);
+        // Under the lock: whoever takes the name next must be announced after this.
         self.events.send(Event::ContainerRemoved(name.clone()));
     }
 

@@ -10,7 +10,7 @@ use rustix::thread::UnshareFlags;
 
 use super::cgroups::ExecCgroup;
 use super::init::{Setup, Stopwatch};
-use super::monitor::{announce, failed, outcome, protect_from_oom, stop_signals, wait};
+use super::monitor::{Protection, announce, failed, outcome, stop_signals, wait};
 use super::plan::{self, Step};
 use super::wire::{ClientEnd, Failure, InitEnd, InitSide, MonitorEnd};
 use super::{ExecFds, ExecPlan};
@@ -21,12 +21,10 @@ use crate::sys::rooted::Root;
 use crate::sys::socket;
 
 /// Runs the process and stays until it has ended.
-pub(super) fn keep(daemon: &MonitorEnd, plan: ExecPlan, fds: ExecFds) -> Result<(), Failure> {
+pub(super) fn keep(daemon: &MonitorEnd, plan: ExecPlan, fds: ExecFds, protection: Protection) -> Result<(), Failure> {
     let mut watch = Stopwatch::start();
     let steps = plan::exec_steps(&plan).map_err(|error| Failure::Step(error.into()))?;
     let signals = stop_signals().map_err(|error| failed("Signals", &error))?;
-    // Before the namespaces are joined: afterwards /proc is the container's. The child takes it back.
-    protect_from_oom();
     let cgroup = ExecCgroup::make(fds.cgroup, &plan.cgroup_name).map_err(|error| failed("MakeCgroup", &error))?;
     watch.lap("MakeCgroup");
     let started = start(&cgroup, fds.leader, plan.process, fds.stdio, &steps, &mut watch);
@@ -46,6 +44,7 @@ pub(super) fn keep(daemon: &MonitorEnd, plan: ExecPlan, fds: ExecFds) -> Result<
         }
     };
     announce(daemon, &client, &child, executed, watch);
+    protection.take();
     // Only now, because the move may take an RCU grace period (see `Scope::divide`). Without it the keeper would be counted to
     // holmd, which is untidy but works.
     let _ = cgroup.enter_supervisor();

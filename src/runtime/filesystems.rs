@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, makedev};
+use rustix::fs::{FileType, Mode, OFlags, makedev};
 
 use super::init::{Doing, Setup, Trouble};
 use super::plan::Area;
@@ -160,12 +160,15 @@ pub(super) fn make_read_only(setup: &mut Setup, area: Area, path: &str) -> Resul
 
 /// R9: the cover is a file of our own tmpfs, found by descriptor; there is no /dev/null that could be something else.
 pub(super) fn mask(setup: &mut Setup, area: Area, path: &str, cover: &str) -> Result<(), Trouble> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Looked at first: a cover that is made and not used costs the kernel a grace period (70 µs).
+    let place = match rustix::fs::openat(area_of(setup, area), path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        place => place.doing_with(|| format!("open '{path}'"))?,
+    };
     let inaccessible = setup.inaccessible.as_ref().expect("RunHost comes before masks");
     let cover = mount::copy_at(inaccessible.as_fd(), cover, Depth::One).doing("take a cover")?;
-    match mount::attach_at(cover.as_fd(), area_of(setup, area).as_fd(), path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.doing_with(|| format!("hide '{path}'")),
-    }
+    mount::attach(cover.as_fd(), place.as_fd()).doing_with(|| format!("hide '{path}'"))
 }
 
 fn area_of(setup: &Setup, area: Area) -> &OwnedFd {
@@ -208,7 +211,6 @@ fn mount_on_dev(
 }
 
 fn make_directory(parent: &OwnedFd, name: &str, mode: u32) -> std::io::Result<OwnedFd> {
-    use rustix::fs::OFlags;
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)

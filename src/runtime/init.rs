@@ -92,7 +92,6 @@ impl Setup {
 
     fn take(&mut self, step: &Step) -> Result<(), Trouble> {
         match step {
-            Step::OomScore => payload::reset_oom_score(),
             Step::MakePrivate => rootfs::make_private(),
             Step::HostRelease => rootfs::read_host_release(self),
             Step::OpenBind(source) => rootfs::open_bind(self, source),

@@ -20,16 +20,17 @@ use super::init::{Setup, Stopwatch};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
 use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
-use crate::sys::process::{self, Child, Cloned};
+use crate::sys::process::{self, Child, Cloned, OomScore};
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::{pidfd, socket};
 
 /// All of `holm-init`: its standard input is a packet socket on which one order comes.
 pub fn main() -> ExitCode {
     let Ok(daemon) = become_monitor() else { return ExitCode::FAILURE };
+    let protection = Protection::prepare();
     let result = match daemon.order() {
-        Ok(Order::Launch(plan, fds)) => keep(&daemon, *plan, fds),
-        Ok(Order::Exec(plan, fds)) => exec::keep(&daemon, *plan, fds),
+        Ok(Order::Launch(plan, fds)) => keep(&daemon, *plan, fds, protection),
+        Ok(Order::Exec(plan, fds)) => exec::keep(&daemon, *plan, fds, protection),
         // The daemon dropped us before there was anything to do.
         Err(WireError::Closed) => Ok(()),
         Err(error) => Err(broken("Order", &error.to_string())),
@@ -60,7 +61,7 @@ fn become_monitor() -> io::Result<MonitorEnd> {
     Ok(MonitorEnd::new(socket))
 }
 
-fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds) -> Result<(), Failure> {
+fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Protection) -> Result<(), Failure> {
     let mut watch = Stopwatch::start();
     let steps = plan::launch_steps(&plan).map_err(|error| Failure::Step(error.into()))?;
     let signals = stop_signals().map_err(|error| failed("Signals", &error))?;
@@ -90,7 +91,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds) -> Result<(), Fai
         }
     };
     announce(daemon, &client, &child, executed, watch);
-    protect_from_oom();
+    protection.take();
     let exit = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
     finish(&scope, fds.record_dir, run, exit, |oom_kills| {
         client.exited(exit, oom_kills);
@@ -131,20 +132,30 @@ pub(super) fn announce(
     mut watch: Stopwatch,
 ) {
     watch.timings.extend(executed.steps);
-    let terminal = executed.terminal;
-    let _ = daemon.started(child.pid, child.pidfd.as_fd(), terminal.as_ref(), watch.timings);
-    if let Some(master) = &terminal {
+    let _ = daemon.started(child.pid, child.pidfd.as_fd(), executed.terminal.as_ref(), watch.timings);
+    if let Some(master) = &executed.terminal {
         client.terminal(master);
     }
-    // The buffers of messages are not needed again.
-    drop(terminal);
-    process::trim_heap();
 }
 
-/// The monitor is the last that should be killed for lack of memory: with it goes the exit status. Not everybody may say so
-/// (CAP_SYS_RESOURCE); then it is as likely as others.
-pub(super) fn protect_from_oom() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+/// The monitor is the last that should be killed for lack of memory: with it goes the exit status. The payload is like any
+/// other process, and it inherits; so the monitor is unprotected, whatever holmd is, until the payload is made.
+#[derive(Debug)]
+pub(super) struct Protection(Option<OomScore>);
+
+impl Protection {
+    /// Before the payload is made, and before there is anything to hurry for.
+    fn prepare() -> Self {
+        let score = OomScore::open().ok();
+        // Not everybody may lower it (CAP_SYS_RESOURCE), but then it was not lowered either.
+        score.as_ref().map(|score| score.adjust(0));
+        Self(score)
+    }
+
+    /// After the payload is made. Who may not is as likely to be killed as others.
+    pub(super) fn take(self) {
+        self.0.map(|score| score.adjust(-999));
+    }
 }
 
 /// What systemd sends when it stops a scope: its KillSignal, which may be set to SIGURG so that only a monitor heeds it.
@@ -161,6 +172,8 @@ fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> i
 
 /// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile.
 pub(super) fn wait(child: &Child, signals: &SignalFd, asked_to_stop: impl Fn()) -> io::Result<Exit> {
+    // For the long sleep: a thousand monitors should not matter.
+    process::release_memory();
     loop {
         let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match rustix::event::poll(&mut events, None) {

@@ -17,15 +17,6 @@ use super::{command, reaper};
 use crate::sys::process::{self, Cloned};
 use crate::sys::{capability, loopback, namespace, pty, signal};
 
-/// A monitor may be protected from the out-of-memory killer; its children inherit that and are not to have it.
-pub(super) fn reset_oom_score() -> Result<(), Trouble> {
-    match std::fs::write("/proc/self/oom_score_adj", "0") {
-        // A joined container without /proc: nothing was lowered that could be read there either.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.doing("write /proc/self/oom_score_adj"),
-    }
-}
-
 /// The process was made in the payload's cgroup, so that is where the namespace is rooted.
 pub(super) fn new_cgroup_namespace() -> Result<(), Trouble> {
     namespace::new_cgroup_namespace().doing("make a cgroup namespace")

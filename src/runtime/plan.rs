@@ -10,8 +10,6 @@ use rustix::thread::CapabilitySet;
 /// One thing that init does. In the order of the variants for a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Take back what the monitor may have been given against the out-of-memory killer.
-    OomScore,
     /// Let no mount propagate between this namespace and the host's.
     MakePrivate,
     /// Read the host's os-release while it can be seen.
@@ -120,7 +118,6 @@ impl Step {
     /// The step's name, for timings and errors.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::OomScore => "OomScore",
             Self::MakePrivate => "MakePrivate",
             Self::HostRelease => "HostRelease",
             Self::OpenBind(_) => "OpenBind",
@@ -192,7 +189,7 @@ impl From<PlanError> for StepError {
 
 /// The steps of a launch.
 pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
-    let mut steps = vec![Step::OomScore, Step::MakePrivate, Step::HostRelease];
+    let mut steps = vec![Step::MakePrivate, Step::HostRelease];
     for mount in &plan.mounts {
         check_bind(mount)?;
         steps.push(Step::OpenBind(mount.source.clone()));
@@ -218,7 +215,7 @@ pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
 pub fn exec_steps(plan: &ExecPlan) -> Result<Vec<Step>, PlanError> {
     check_exec_cgroup(&plan.cgroup_name)?;
     let terminal = [Step::OpenTerminal { size: plan.terminal_size }];
-    let mut steps = vec![Step::OomScore, Step::OpenDevices];
+    let mut steps = vec![Step::OpenDevices];
     steps.extend(payload_steps(&plan.process, &terminal, false, false)?);
     Ok(steps)
 }

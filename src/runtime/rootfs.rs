@@ -35,11 +35,11 @@ pub(super) fn open_bind(setup: &mut Setup, source: &str) -> Result<(), Trouble> 
 }
 
 /// The device's file system is attached first and its tree copied then: before Linux 6.15 only a mount of this namespace can
-/// be copied. It goes on the host's root directory *of this namespace*, so no staging directory is needed; the copy is
-/// what becomes the root, and the rest of the device goes away with the old tree.
+/// be copied. Any directory that every host has will do for it, in this namespace's copy of the host's tree; not the root
+/// directory itself (see [`mount::pivot_into`]). It leaves with the old tree, so what else is on the device is out of reach.
 pub(super) fn attach(setup: &mut Setup) -> Result<(), Trouble> {
     let device = setup.device.take().expect("a launch comes with a root");
-    mount::attach_on_root(device.as_fd()).doing("attach the root file system")?;
+    mount::attach_on_path(device.as_fd(), "/proc").doing("attach the root file system")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let place = rustix::fs::openat2(&device, TREE, flags, Mode::empty(), resolve).doing("open rootfs in the device")?;

@@ -41,10 +41,9 @@ pub fn attach_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &str) -
     Ok(rustix::mount::move_mount(mount, c"", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// Attaches an unattached mount on the root directory of the calling process. The process does not see it, as its root stays
-/// the directory below, but `mount` now leads to a mount of this namespace.
-pub fn attach_on_root(mount: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rustix::mount::move_mount(mount, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+/// Attaches an unattached mount on an absolute path of the caller's own root; symbolic links are not followed at its end.
+pub fn attach_on_path(mount: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// What of a tree of mounts to copy.
@@ -104,10 +103,13 @@ pub fn add_attributes(mount: BorrowedFd<'_>, attributes: Attributes, depth: Dept
 
 /// Makes the attached mount `root` the root of the namespace and drops the old one with all that is mounted on it
 /// (pivot_root(2), "pivot_root(".", ".")"). The process stands in the new root afterwards.
+///
+/// Nothing may be mounted over the old root directory: the final umount takes the topmost mount there, so it would take only
+/// that and leave the old tree in reach.
 pub fn pivot_into(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
-    // The old root now lies over the new one, and "." is what lies on top.
+    // The old root now lies over the new one.
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }

@@ -175,11 +175,44 @@ pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Gives the memory that the allocator keeps for later back to the kernel (malloc_trim(3)).
-pub fn trim_heap() {
-    // SAFETY: malloc_trim may be called at any time from any thread.
-    unsafe { libc::malloc_trim(0) };
+/// How likely the kernel is to kill the process for lack of memory, as a handle that also works where /proc is another's
+/// (proc(5), `oom_score_adj`).
+#[derive(Debug)]
+pub struct OomScore(std::fs::File);
+
+impl OomScore {
+    /// Of the calling process.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self(std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?))
+    }
+
+    /// Sets the adjustment, -1000 (never) to 1000. Children made afterwards inherit it. Lowering it needs CAP_SYS_RESOURCE.
+    pub fn adjust(&self, adjustment: i16) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, adjustment.to_string().as_bytes(), 0)
+    }
 }
+
+/// Gives memory back that a process about to sleep for long does not need: what the allocator keeps for later (malloc_trim(3))
+/// and the mapping of the program's own code, which comes back from its file page by page when it is used (madvise(2)).
+pub fn release_memory() {
+    unsafe extern "C" {
+        /// First byte of the program, and the byte after its code: every linker for ELF defines them (end(3), ld(1)).
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    // SAFETY: malloc_trim may be called at any time from any thread. The linker's symbols are only taken the address of. What is
+    // between them is mapped from the program file and never written (relocations are in the data segment, after it), so
+    // dropping the pages loses nothing: MADV_DONTNEED reads them from the file again.
+    unsafe {
+        libc::malloc_trim(0);
+        let (start, end) = (&raw const __executable_start, &raw const etext);
+        let length = (end.addr() & !PAGE_MASK).saturating_sub(start.addr());
+        libc::madvise(start.cast_mut().cast(), length, libc::MADV_DONTNEED);
+    }
+}
+
+/// Of the smallest page; where pages are larger the kernel refuses an odd length, which costs only memory.
+const PAGE_MASK: usize = 4096 - 1;
 
 /// Gives the process a new, empty session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`). `ENOSYS` where the kernel
 /// has no keyrings.

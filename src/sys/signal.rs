@@ -5,13 +5,28 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Gives every signal its default action. Caught signals are reset by execve(2) anyway, ignored ones are not.
+/// Gives every signal its default action. Caught signals are reset by execve(2) anyway, ignored ones are not. Also those that
+/// libc keeps for itself and refuses to touch: they may be ignored from a parent too.
 pub fn reset_dispositions() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. KILL, STOP and libc's own signals are refused with EINVAL, which is right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // `struct kernel_sigaction` of the kernel, all zero: SIG_DFL, no flags, no mask. Larger than on any architecture.
+    let default = [0u64; 8];
+    for signal in 1..=KERNEL_SIGNALS {
+        // SAFETY: the kernel reads one sigaction from the array, which outlives the call; SIG_DFL runs no code. KILL and STOP
+        // are refused, which is right.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                KERNEL_SIGNALS / 8,
+            )
+        };
     }
 }
+
+/// How many signals the kernel has; a set of them has a bit for each.
+const KERNEL_SIGNALS: libc::c_long = 64;
 
 /// Blocks every signal that can be blocked.
 pub fn block_all() -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, fdo};
 
@@ -128,12 +128,19 @@ impl Shared {
     }
 
     async fn register(&self, machine: &Machine) -> Result<(), SystemdError> {
-        let name = &machine.name;
-        let failed = |source| SystemdError::Machined { machine: name.to_string(), source };
+        let failed = |source| SystemdError::Machined { machine: machine.name.to_string(), source };
         let registered = async {
-            match self.call_register(machine).await {
-                Err(error) if is_error(&error, MACHINE_EXISTS) => self.replace(machine).await,
-                result => result.map_err(failed),
+            loop {
+                match self.call_register(machine).await {
+                    Err(error) if is_error(&error, MACHINE_EXISTS) => {}
+                    result => return result.map_err(failed),
+                }
+                if self.make_room(machine).await? == Room::Taken {
+                    return Ok(());
+                }
+                // From 257 on, machined drops a machine when it has nothing else to do, after it has answered and
+                // signalled that the machine is gone: there is no event to wait for.
+                sleep(ROOM_INTERVAL).await;
             }
         };
         let no_answer = || failed(fdo::Error::TimedOut("no answer".into()).into());
@@ -149,29 +156,44 @@ impl Shared {
         Ok(())
     }
 
-    /// Registers a machine whose name machined knows: from before it or we were restarted, or, for a short while, from
-    /// the container's last run.
-    async fn replace(&self, machine: &Machine) -> Result<(), SystemdError> {
-        let failed = |source| SystemdError::Machined { machine: machine.name.to_string(), source };
-        let (service, leader) = self.existing(&machine.name).await.map_err(failed)?;
+    /// Looks at a machine of the same name that machined knows: from before it or we were restarted, or, for a short
+    /// while, from the container's last run, which is unregistered.
+    async fn make_room(&self, machine: &Machine) -> Result<Room, SystemdError> {
+        let name = machine.name.as_str();
+        let failed = |source| SystemdError::Machined { machine: name.to_owned(), source };
+        let (service, leader) = match self.existing(name).await {
+            Ok(existing) => existing,
+            // It has vanished by itself in this moment.
+            Err(error) if is_error(&error, NO_SUCH_MACHINE) => return Ok(Room::Made),
+            Err(error) => return Err(failed(error)),
+        };
         if service != SERVICE {
-            return Err(SystemdError::MachineTaken { machine: machine.name.to_string(), service });
+            return Err(SystemdError::MachineTaken { machine: name.to_owned(), service });
         }
         if leader == machine.leader {
-            return Ok(());
+            return Ok(Room::Taken);
         }
-        // It may have vanished by itself in this moment.
-        let _ = self.proxy.unregister_machine(machine.name.as_str()).await;
-        self.call_register(machine).await.map_err(failed)
+        match self.proxy.unregister_machine(name).await {
+            Err(error) if !is_error(&error, NO_SUCH_MACHINE) => Err(failed(error)),
+            _ => Ok(Room::Made),
+        }
     }
 
     /// Service and leader of a machine that machined knows.
-    async fn existing(&self, name: &ContainerName) -> zbus::Result<(String, u32)> {
-        let path = self.proxy.get_machine(name.as_str()).await?;
+    async fn existing(&self, name: &str) -> zbus::Result<(String, u32)> {
+        let path = self.proxy.get_machine(name).await?;
         let service = property(&self.connection, MACHINED, path.as_str(), MACHINE, "Service").await?;
         let leader = property(&self.connection, MACHINED, path.as_str(), MACHINE, "Leader").await?;
         Ok((service, leader))
     }
+}
+
+/// Whether a name is free, or soon will be.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Made,
+    /// By this very machine.
+    Taken,
 }
 
 /// Passes on each time that machined gets a (new) owner of its name.
@@ -200,6 +222,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 const MACHINED: &str = "org.freedesktop.machine1";
 const MACHINE: &str = "org.freedesktop.machine1.Machine";
 const MACHINE_EXISTS: &str = "org.freedesktop.machine1.MachineExists";
+const NO_SUCH_MACHINE: &str = "org.freedesktop.machine1.NoSuchMachine";
+const ROOM_INTERVAL: Duration = Duration::from_millis(5);
 /// What `machinectl list` shows as the service.
 const SERVICE: &str = "holm";
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use holm::model::{
     BindMount, Capabilities, ContainerId, ContainerName, Exit, ExitRecord, MonitorMessage, NetworkMode, Process, Signal,
 };
-use holm::runtime::{ExecFds, ExecPlan, InitImage, LaunchError, LaunchFds, LaunchPlan, Launched};
+use holm::runtime::{ExecFds, ExecPlan, InitImage, LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor};
 use holm::sys::{mount, socket};
 
 /// A place for a container: a scope of its own in cgroup2, a root with busybox, a directory for the record.
@@ -97,6 +97,16 @@ impl Host {
     pub(crate) fn launch(&self, plan: &LaunchPlan, stdio: [Option<OwnedFd>; 3]) -> Result<Running<'_>, LaunchError> {
         let monitor = image().spawn_monitor()?;
         fs::write(self.scope.join("cgroup.procs"), monitor.pid().to_string()).unwrap();
+        self.launch_in(monitor, plan, stdio)
+    }
+
+    /// Starts it by a monitor that is in the scope already.
+    pub(crate) fn launch_in(
+        &self,
+        monitor: PendingMonitor,
+        plan: &LaunchPlan,
+        stdio: [Option<OwnedFd>; 3],
+    ) -> Result<Running<'_>, LaunchError> {
         let (client, theirs) = socket::packet_pair().unwrap();
         let fds = LaunchFds {
             root: self.root.try_clone().unwrap(),

@@ -70,6 +70,7 @@ pub(super) fn image(text: &str) -> ImageView {
         created_usec: 1,
         layers: vec!["sha256:01".into()],
         device: DeviceId::parse("layer:01").unwrap(),
+        devices: vec![],
         config: ImageConfig::default(),
     })
 }
@@ -86,6 +87,7 @@ pub(super) fn process(id: ProcessId) -> ProcessView {
         pid: 43,
         owner: Some(":1.1".into()),
         started_usec: 1,
+        ended: false,
         exit: None,
     }
 }

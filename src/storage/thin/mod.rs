@@ -31,9 +31,13 @@ mod space;
 mod state;
 
 #[cfg(test)]
-mod model;
+pub(super) mod model;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::setup::available;
+#[cfg(test)]
+pub(super) use self::tests::over;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -46,7 +50,7 @@ use self::metadata::Listing;
 use self::names::{Names, Role};
 use self::remover::{Doorbell, Remover};
 use self::state::{Device, Phase};
-use super::{Access, AddOptions, DeviceSet, MountedDevice, Removal, StorageError};
+use super::{Access, AddOptions, DeviceSet, MountedDevice, Removal, StorageError, lock_directory};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
 
 /// Where the pool is and how it is made. Sizes matter only when it is made.
@@ -96,7 +100,7 @@ impl ThinDeviceSet {
     /// Another daemon in the same directory is an error. When the journal and the pool are not of the same time the
     /// set opens, but refuses every change with [`StorageError::PoolState`].
     pub fn open(config: &ThinConfig) -> Result<Arc<Self>, StorageError> {
-        let lock = setup::lock_directory(&config.directory)?;
+        let lock = lock_directory(&config.directory)?;
         let failed = |op| move |source| StorageError::Io { op, path: config.directory.join("journal"), source };
         let log = FileLog::new(&config.directory).map_err(failed("open"))?;
         let (mut journal, state) = Journal::open(Box::new(log))?;

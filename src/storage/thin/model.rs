@@ -63,7 +63,7 @@ pub(super) enum Death {
 
 /// A pool, its nodes and the journal beside it.
 #[derive(Debug, Clone)]
-pub(super) struct Model {
+pub(in crate::storage) struct Model {
     pub(super) crash: Arc<Crash>,
     inner: Arc<Mutex<Inner>>,
     log: Arc<Mutex<LogState>>,
@@ -99,7 +99,7 @@ struct LogState {
 }
 
 impl Model {
-    pub(super) fn new() -> Self {
+    pub(in crate::storage) fn new() -> Self {
         let numbers = Numbers {
             transaction: 0,
             metadata: (100, 4096),

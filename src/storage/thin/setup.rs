@@ -1,15 +1,15 @@
 //! From a directory to an active pool: two loop files, made on first use with all their room reserved, and a pool over
 //! them. The loop devices clear themselves when the pool goes, so none can be left over.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::FallocateFlags;
 
 use super::ThinConfig;
 use super::journal::Journal;
@@ -20,21 +20,6 @@ use super::state::State;
 use crate::model::Bytes;
 use crate::storage::StorageError;
 use crate::sys::loopdev::{self, Io, LoopDevice};
-
-/// Makes the directory and locks it for as long as the file is open.
-pub(super) fn lock_directory(directory: &Path) -> Result<File, StorageError> {
-    let failed = |op| move |source| StorageError::Io { op, path: directory.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("make"))?;
-    let file = File::open(directory).map_err(failed("open"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::PoolState {
-            pool: directory.display().to_string(),
-            state: "in use by another process",
-            advice: "only one holmd can use a directory: stop the other, or configure another directory and prefix",
-        }),
-        other => other.map(|()| file).map_err(|error| failed("lock")(error.into())),
-    }
-}
 
 /// Makes the files on first use; later checks that they are those that the journal speaks of.
 pub(super) fn prepare_files(
@@ -100,7 +85,7 @@ pub(super) fn activate(config: &ThinConfig, names: Names) -> Result<Kernel, Stor
 }
 
 /// Whether the kernel has what is needed, after loading its modules if it can.
-pub(super) fn available() -> Result<(), StorageError> {
+pub(in crate::storage) fn available() -> Result<(), StorageError> {
     let missing = |what, advice: String| Err(StorageError::NotSupported { what, advice });
     if !Path::new("/dev/loop-control").exists() {
         load_module("loop");
@@ -355,15 +340,6 @@ mod tests {
     fn prepare(config: &ThinConfig) -> Result<State, StorageError> {
         let (mut journal, state) = Journal::open(Box::new(FileLog::new(&config.directory).unwrap()))?;
         prepare_files(config, &mut journal, state)
-    }
-
-    #[test]
-    fn a_second_daemon_is_kept_out() {
-        let directory = tempfile::tempdir().unwrap();
-        let lock = lock_directory(directory.path()).unwrap();
-        assert!(matches!(lock_directory(directory.path()), Err(StorageError::PoolState { .. })));
-        drop(lock);
-        lock_directory(directory.path()).unwrap();
     }
 
     #[test]

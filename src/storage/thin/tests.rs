@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::ThinDeviceSet;
 use super::backend::{Mode, Nodes};
 use super::core::{Bell, Core, Settings};
 use super::journal::Journal;
@@ -14,6 +15,7 @@ use super::label::Label;
 use super::lease::IDLE;
 use super::model::{Death, Model};
 use super::names::Names;
+use super::remover::{Doorbell, Remover};
 use super::state::{Phase, State};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, PoolState};
 use crate::storage::{Access, AddOptions, Removal, StorageError};
@@ -41,6 +43,14 @@ pub(super) fn open_with(model: &Model, bell: Box<dyn Bell>) -> Result<Arc<Core>,
     };
     let settings = Settings { pool_name: "t-pool".into(), block_size: Bytes(64 << 10), base_size: Bytes(1 << 30) };
     Core::open(Arc::new(model.clone()), Names::new("t", &state.uuid)?, settings, journal, state, bell)
+}
+
+/// The whole driver, with its thread, over the model.
+pub(in crate::storage) fn over(model: &Model) -> Arc<ThinDeviceSet> {
+    let bell = Doorbell::new().unwrap();
+    let core = open_with(model, Box::new(bell.clone())).unwrap();
+    let remover = Remover::start(Arc::downgrade(&core), bell).unwrap();
+    Arc::new(ThinDeviceSet { _remover: remover, core, _lock: None })
 }
 
 fn id(text: &str) -> DeviceId {
