@@ -1,6 +1,7 @@
+# shellcheck shell=bash
 # common.sh: what the scripts of the test host share. Sourced, never run.
 # Where the cache is, how an artefact is built once under a lock and renamed into place, how old ones go,
-# and where apt finds its packages. shellcheck shell=bash
+# and where apt finds its packages.
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" LC_ALL=C.UTF-8
 umask 022

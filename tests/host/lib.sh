@@ -1,4 +1,5 @@
-# lib.sh: what cases use. Sourced before each, with `set -eu`: a command that fails ends the case. shellcheck shell=bash
+# shellcheck shell=bash
+# lib.sh: what cases use. Sourced before each, with `set -eu`: a command that fails ends the case.
 
 # fail TEXT… : ends the case.
 fail() { printf 'FAILED: %s\n' "$*" >&2; trace >&2; exit 1; }
