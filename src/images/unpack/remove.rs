@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::place::inode;
@@ -92,8 +92,11 @@ impl Level {
 
 /// Names and types of what is in a directory, as lstat would have them.
 fn list(directory: &OwnedFd) -> Result<Vec<(Vec<u8>, FileType)>, Fault> {
+    // Opened anew: the descriptor at hand may be O_PATH, which cannot be listed.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let readable = rustix::fs::openat(directory, ".", flags, Mode::empty()).map_err(Fault::failed("list"))?;
     let mut found = Vec::new();
-    for entry in Dir::read_from(directory).map_err(Fault::failed("list"))? {
+    for entry in Dir::new(readable).map_err(Fault::failed("list"))? {
         let entry = entry.map_err(Fault::failed("list"))?;
         let name = entry.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
