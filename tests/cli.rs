@@ -5,6 +5,7 @@
 #[path = "cli/stand_in.rs"]
 mod stand_in;
 
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -120,6 +121,32 @@ async fn our_streams_are_the_payloads() {
 async fn a_terminal_comes_from_the_monitor() {
     let Some(stand_in) = StandIn::start().await else { return };
     assert_eq!(on(&stand_in, &["run", "-t", "terminal"]).await, (7, "on a terminal\r\n".into(), String::new()));
+}
+
+/// Types on a terminal that holmctl has; gives back its exit status and whether the terminal is as it was before.
+async fn type_to(stand_in: &StandIn, arguments: &[&str], keys: &[u8]) -> (i32, bool) {
+    let (master, slave) = stand_in::pty();
+    let settings = |fd: &OwnedFd| format!("{:?}", rustix::termios::tcgetattr(fd).expect("it is a terminal"));
+    let before = settings(&slave);
+    let mut command = holmctl(arguments);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", stand_in.address()).stdin(slave.try_clone().unwrap());
+    let child = command.stdout(slave.try_clone().unwrap()).stderr(Stdio::piped()).spawn().expect("holmctl runs");
+    stand_in.has_run().await;
+    rustix::io::write(&master, keys).expect("it takes keys");
+    let (status, ..) = end_of(child).await;
+    (status, settings(&slave) == before)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_carries_keys_and_is_restored() {
+    let Some(stand_in) = StandIn::start().await else { return };
+    assert_eq!(type_to(&stand_in, &["run", "-it", "ask"], b"21\r").await, (21, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_presses_leave_a_terminal() {
+    let Some(stand_in) = StandIn::start().await else { return };
+    assert_eq!(type_to(&stand_in, &["run", "-it", "ask"], b"\x1d\x1d\x1d").await, (0, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

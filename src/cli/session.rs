@@ -90,6 +90,8 @@ impl Session {
         let mut early = Vec::new();
         loop {
             tokio::select! {
+                // First the monitor: when it has told the end, a start that the daemon lost sight of does not matter.
+                biased;
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Exited(end) => {

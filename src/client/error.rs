@@ -19,6 +19,12 @@ pub enum ClientError {
         /// What the bus said.
         message: String,
     },
+    /// The daemon went away with our call.
+    #[error("holmd went away before it answered: look with 'holmctl list --all' and try again ({message})")]
+    NoAnswer {
+        /// What the bus said.
+        message: String,
+    },
     /// The connection to the bus ended.
     #[error("the connection to the system bus ended: see whether dbus was restarted, and try again")]
     BusGone,
@@ -117,8 +123,6 @@ impl From<fdo::Error> for ClientError {
         match error {
             E::ServiceUnknown(message)
             | E::NameHasNoOwner(message)
-            | E::NoReply(message)
-            | E::Disconnected(message)
             | E::SpawnExecFailed(message)
             | E::SpawnForkFailed(message)
             | E::SpawnChildExited(message)
@@ -128,6 +132,8 @@ impl From<fdo::Error> for ClientError {
             | E::SpawnFailedToSetup(message)
             | E::TimedOut(message)
             | E::Timeout(message) => Self::NoDaemon { message },
+            E::NoReply(message) => Self::NoAnswer { message },
+            E::Disconnected(_) => Self::BusGone,
             E::AccessDenied(message) | E::AuthFailed(message) | E::InteractiveAuthorizationRequired(message) => {
                 Self::AccessDenied { message: one_line(&message) }
             }

@@ -124,7 +124,12 @@ impl Manager {
                 write(error, "to error\n");
                 tell(monitor, r#"{"code":0}"#);
             }
-            "terminal" => terminal(monitor.expect("a monitor was passed")),
+            "terminal" => {
+                let monitor = monitor.expect("a monitor was passed");
+                write(Some(terminal(&monitor)), "on a terminal\n");
+                tell(Some(monitor), r#"{"code":7}"#);
+            }
+            "ask" => drop(std::thread::spawn(move || ask(monitor.expect("a monitor was passed")))),
             "wait-for-signal" => *self.shared.monitor.lock().unwrap() = monitor,
             "restart" => {
                 // Between the end and the removal the daemon is away, and nobody signals the removal.
@@ -282,22 +287,37 @@ fn write(fd: Option<OwnedFd>, text: &str) {
     std::fs::File::from(fd.expect("a stream was passed")).write_all(text.as_bytes()).unwrap();
 }
 
-/// Makes a terminal, sends its master, writes on it, and ends.
-fn terminal(monitor: OwnedFd) {
-    use rustix::fs::{Mode, OFlags, open};
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let slave = open(ptsname(&master, Vec::new()).unwrap(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+/// Ends with the number that is typed.
+fn ask(monitor: OwnedFd) {
+    let slave = std::fs::File::from(terminal(&monitor));
+    let mut line = String::new();
+    // A caller that went away is an end, too.
+    if BufReader::new(&slave).read_line(&mut line).is_ok_and(|length| length > 0) {
+        tell(Some(monitor), &format!(r#"{{"code":{}}}"#, line.trim()));
+    }
+}
+
+/// Makes a terminal, sends its master, and gives back the other side.
+fn terminal(monitor: &OwnedFd) -> OwnedFd {
+    let (master, slave) = pty();
     let fds = [master.as_fd()];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     let text = std::io::IoSlice::new(br#""terminal""#);
-    sendmsg(&monitor, &[text], &mut control, SendFlags::empty()).expect("the caller listens");
-    write(Some(slave), "on a terminal\n");
-    tell(Some(monitor), r#"{"code":7}"#);
+    sendmsg(monitor, &[text], &mut control, SendFlags::empty()).expect("the caller listens");
+    slave
+}
+
+/// A terminal's two sides.
+pub(crate) fn pty() -> (OwnedFd, OwnedFd) {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there is a free terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("it is ours");
+    let name = ptsname(&master, Vec::new()).expect("it has a name");
+    let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it can be opened");
+    (master, slave)
 }
 
 #[derive(Debug)]
