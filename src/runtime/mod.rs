@@ -7,14 +7,40 @@
 //!
 //! | file | runs in | what |
 //! |---|---|---|
-//! | `launch.rs` | holmd (feature `daemon`) | spawns the monitor, hands over plan and fds, waits for the exec |
+//! | `launch.rs` | holmd | spawns the monitor, hands over plan and fds, waits for the exec |
 //! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
+//! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
-//! | `init.rs` | the container's PID 1 before exec | runs the steps |
+//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs` and `payload.rs` |
+//! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
+//! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
 //! | `exec.rs` | holm-init | enters a running container |
 //!
 //! This module is built without features too: it is all that the static `holm-init` consists of, with `model` and `sys`.
+
+mod capabilities;
+mod cgroups;
+mod command;
+mod environment;
+mod exec;
+mod filesystems;
+mod init;
+mod launch;
+mod monitor;
+mod payload;
+mod plan;
+mod reaper;
+mod record;
+mod rootfs;
+mod user;
+mod wire;
+
+pub use capabilities::UnknownCapability;
+pub use launch::{InitImage, Keeper, Launched, PendingExec, PendingMonitor};
+pub use monitor::main as monitor_main;
+pub use plan::{PlanError, Step, check_bind, exec_steps, launch_steps};
+pub use wire::Timings;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -61,17 +87,6 @@ pub struct LaunchFds {
     pub stdio: [Option<OwnedFd>; 3],
     /// A SOCK_SEQPACKET socket of the caller's: gets the terminal's master and the end of the run.
     pub client: Option<OwnedFd>,
-}
-
-/// A payload that runs.
-#[derive(Debug)]
-pub struct Launched {
-    /// The leader's process id as the host sees it.
-    pub leader: u32,
-    /// A pidfd of the leader.
-    pub leader_pidfd: OwnedFd,
-    /// The master of its terminal, if it has one.
-    pub terminal: Option<OwnedFd>,
 }
 
 /// What to run inside a running container.
@@ -141,6 +156,9 @@ pub enum LaunchError {
     /// A step failed.
     #[error("cannot set the container up: {0}")]
     Step(StepError),
+    /// The plan itself is not one. To be found when the container is defined, with the same checks.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
 }
 
 impl LaunchError {
@@ -150,6 +168,7 @@ impl LaunchError {
             Self::CommandNotFound(_) => ErrorCode::CommandNotFound,
             Self::CommandNotExecutable { .. } => ErrorCode::CommandNotExecutable,
             Self::NoSuchUser(_) => ErrorCode::NoSuchUser,
+            Self::Plan(_) => ErrorCode::InvalidConfig,
             Self::Spawn { .. } | Self::MonitorGone(_) | Self::Step(_) => ErrorCode::StartFailed,
         }
     }

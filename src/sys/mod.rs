@@ -1,5 +1,35 @@
 //! Kernel calls: the only floor with `unsafe`. One file per kernel facility; no domain words.
 
+pub mod capability;
+pub mod cgroup;
+pub mod dm;
+#[cfg(feature = "daemon")]
+pub mod ext4;
+#[cfg(feature = "daemon")]
+pub mod fsmount;
+pub mod inherited;
+#[cfg(feature = "daemon")]
+pub mod kill;
+#[cfg(feature = "cli")]
 pub mod localtime;
-pub mod seqpacket;
+pub mod loopback;
+#[cfg(feature = "daemon")]
+pub mod loopdev;
+pub mod memfd;
+pub mod mount;
+pub mod namespace;
+pub mod openat2;
+pub mod pidfd;
+#[cfg(feature = "daemon")]
+pub mod proc;
+pub mod process;
+pub mod pty;
+#[cfg(feature = "daemon")]
+pub mod readiness;
+pub mod rooted;
+pub mod signal;
+pub mod socket;
+#[cfg(feature = "cli")]
 pub mod tty;
+#[cfg(feature = "daemon")]
+pub mod uevent;

@@ -1,0 +1,219 @@
+//! Runs the steps of a plan, in the new process, and never returns.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use super::plan::Step;
+use super::user::Identity;
+use super::wire::{Failure, InitEnd, Timings};
+use super::{StepError, filesystems, payload, rootfs};
+use crate::model::Process;
+use crate::sys::process;
+use crate::sys::pty::Pty;
+use crate::sys::rooted::Root;
+
+/// What steps leave for later steps. A field is filled by the step named, which the plan puts before its users.
+#[derive(Debug)]
+pub(super) struct Setup {
+    /// What to run.
+    pub(super) process: Process,
+    /// Standard input, output and error as given.
+    pub(super) stdio: [Option<OwnedFd>; 3],
+    /// The detached file system of the root; taken by `AttachRoot`.
+    pub(super) device: Option<OwnedFd>,
+    /// The container's tree as a mount: from `AttachRoot`.
+    pub(super) tree: Option<OwnedFd>,
+    /// Host sides of bind mounts: from `OpenBind`, in order; taken by `AttachBind`.
+    pub(super) sources: Vec<Option<OwnedFd>>,
+    /// The host's os-release: from `HostRelease`.
+    pub(super) host_release: String,
+    /// The container's root: from `PivotRoot` or at once in a joined container.
+    pub(super) root: Option<Root>,
+    /// The mount on /proc.
+    pub(super) proc: Option<OwnedFd>,
+    /// The mount on /sys.
+    pub(super) sys: Option<OwnedFd>,
+    /// The mount on /dev: from `MountDev` or `OpenDevices`.
+    pub(super) dev: Option<OwnedFd>,
+    /// The mount on /dev/pts: from `MountDevPts` or `OpenDevices`.
+    pub(super) devpts: Option<OwnedFd>,
+    /// /run/host/inaccessible: from `RunHost`.
+    pub(super) inaccessible: Option<OwnedFd>,
+    /// The container's id: from `RunHost` or `OpenDevices`.
+    pub(super) uuid: Option<String>,
+    /// Who to be: from `FindUser`.
+    pub(super) identity: Option<Identity>,
+    /// From `OpenTerminal`.
+    pub(super) terminal: Option<Pty>,
+}
+
+impl Setup {
+    /// Nothing done yet.
+    pub(super) fn new(process: Process, stdio: [Option<OwnedFd>; 3]) -> Self {
+        Self {
+            process,
+            stdio,
+            device: None,
+            tree: None,
+            sources: Vec::new(),
+            host_release: String::new(),
+            root: None,
+            proc: None,
+            sys: None,
+            dev: None,
+            devpts: None,
+            inaccessible: None,
+            uuid: None,
+            identity: None,
+            terminal: None,
+        }
+    }
+
+    /// Runs all steps; the last one executes the program. Reports each failure, and before the last step success.
+    pub(super) fn run(mut self, steps: &[Step], report: &InitEnd) -> ! {
+        let mut watch = Stopwatch::start();
+        for step in steps {
+            if let Step::Exec { under_init } = step {
+                let ready = report.ready(watch.timings, self.terminal.as_ref().map(|terminal| &terminal.master));
+                if ready.is_err() {
+                    // The monitor is gone: nobody would keep this container.
+                    process::exit_now(1);
+                }
+                payload::execute(&self, *under_init, report);
+            }
+            if let Err(trouble) = self.take(step) {
+                fail(report, step, trouble);
+            }
+            watch.lap(step.name());
+        }
+        unreachable!("a plan ends with Exec")
+    }
+
+    fn take(&mut self, step: &Step) -> Result<(), Trouble> {
+        match step {
+            Step::MakePrivate => rootfs::make_private(),
+            Step::HostRelease => rootfs::read_host_release(self),
+            Step::OpenBind(source) => rootfs::open_bind(self, source),
+            Step::AttachRoot => rootfs::attach(self),
+            Step::PivotRoot => rootfs::pivot(self),
+            Step::CgroupNamespace => payload::new_cgroup_namespace(),
+            Step::Hostname(name) => payload::set_hostname(name),
+            Step::Loopback => payload::loopback_up(),
+            Step::MountProc => filesystems::mount_proc(self),
+            Step::MountSys => filesystems::mount_sys(self),
+            Step::MountCgroup => filesystems::mount_cgroup(self),
+            Step::MountDev => filesystems::mount_dev(self),
+            Step::DeviceNodes => filesystems::make_devices(self),
+            Step::MountDevPts => filesystems::mount_devpts(self),
+            Step::MountDevShm => filesystems::mount_shm(self),
+            Step::MountDevMqueue => filesystems::mount_mqueue(self),
+            Step::MountRun => filesystems::mount_run(self),
+            Step::RunHost { uuid } => filesystems::mount_run_host(self, uuid),
+            Step::AttachBind { index, destination, read_only } => {
+                rootfs::attach_bind(self, *index, destination, *read_only)
+            }
+            Step::ReadOnlyPath(area, path) => filesystems::make_read_only(self, *area, path),
+            Step::MaskFile(area, path) => filesystems::mask(self, *area, path, "reg"),
+            Step::MaskDirectory(area, path) => filesystems::mask(self, *area, path, "dir"),
+            Step::FindUser(user) => payload::find_user(self, user.as_deref()),
+            Step::OpenTerminal { size } => payload::open_terminal(self, *size),
+            Step::Console => payload::make_console(self),
+            Step::OpenDevices => payload::open_devices(self),
+            Step::WorkingDirectory(path) => payload::enter_directory(self, path),
+            Step::ReadOnlyRoot => rootfs::make_read_only(self),
+            Step::Keyring => payload::new_keyring(),
+            Step::Stdio => payload::place_stdio(self),
+            Step::Session { take_terminal } => payload::new_session(*take_terminal),
+            Step::BoundingSet(keep) => payload::limit_bounding_set(*keep),
+            Step::User => payload::become_user(self),
+            Step::OwnSets(keep) => payload::limit_own_sets(self, *keep),
+            Step::NoNewPrivileges => payload::no_new_privileges(),
+            Step::CloseFds => payload::close_fds(),
+            Step::Exec { .. } => unreachable!("run() takes this one itself"),
+        }
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// A call failed.
+    Call {
+        /// What was to be done, with the object.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A case with a name of its own.
+    Named(Failure),
+}
+
+impl Trouble {
+    /// A refusal of our own.
+    pub(super) fn refused(what: impl Into<String>, errno: i32) -> Self {
+        Self::Call { what: what.into(), source: io::Error::from_raw_os_error(errno) }
+    }
+}
+
+/// Says what a failed call was to do.
+pub(super) trait Doing<T> {
+    /// In fixed words.
+    fn doing(self, what: &str) -> Result<T, Trouble>;
+    /// In words made when it has failed.
+    fn doing_with(self, what: impl FnOnce() -> String) -> Result<T, Trouble>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: &str) -> Result<T, Trouble> {
+        self.doing_with(|| what.to_owned())
+    }
+
+    fn doing_with(self, what: impl FnOnce() -> String) -> Result<T, Trouble> {
+        self.map_err(|error| Trouble::Call { what: what(), source: error.into() })
+    }
+}
+
+/// Reports and ends.
+pub(super) fn fail(report: &InitEnd, step: &Step, trouble: Trouble) -> ! {
+    let failure = match trouble {
+        Trouble::Named(failure) => failure,
+        Trouble::Call { what, source } => Failure::Step(StepError {
+            step: step.name().to_owned(),
+            errno: source.raw_os_error().unwrap_or(0),
+            message: format!("{what}: {source}").chars().take(MAX_MESSAGE).collect(),
+        }),
+    };
+    // If the monitor is gone there is nobody to tell.
+    let _ = report.failed(failure);
+    process::exit_now(1)
+}
+
+/// Longest text of a failure in characters: paths come from images and callers, and a packet has an end.
+const MAX_MESSAGE: usize = 2000;
+
+/// Measures steps with the monotonic clock (no system call: vDSO).
+#[derive(Debug)]
+pub(super) struct Stopwatch {
+    last: Instant,
+    /// The laps so far.
+    pub(super) timings: Timings,
+}
+
+impl Stopwatch {
+    /// Starts.
+    pub(super) fn start() -> Self {
+        Self { last: Instant::now(), timings: Timings::with_capacity(40) }
+    }
+
+    /// Ends a lap. Laps of the same name that follow each other are one.
+    pub(super) fn lap(&mut self, name: &str) {
+        let now = Instant::now();
+        let took = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
+        self.last = now;
+        match self.timings.last_mut() {
+            Some((last, sum)) if last == name => *sum += took,
+            _ => self.timings.push((name.to_owned(), took)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The container's keeper: makes it, waits for it, writes down how it ended.
+//!
+//! ```text
+//!  spawned ──► waits for an order ──► divides the scope ──► clone3 ──► init reports ──► waits ──► record ──► ends
+//!              (holmd gone: ends)                                      (failure: kills and ends)
+//! ```
+//!
+//! It outlives holmd, and nothing in its wait depends on anybody: it ends when the leader has ended, never before.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::WaitIdStatus;
+use rustix::thread::UnshareFlags;
+
+use super::cgroups::Scope;
+use super::init::{Setup, Stopwatch};
+use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
+use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
+use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
+use crate::sys::process::{self, Child, Cloned, OomScore};
+use crate::sys::signal::{self, SignalFd};
+use crate::sys::{pidfd, socket};
+
+/// All of `holm-init`: its standard input is a packet socket on which one order comes.
+pub fn main() -> ExitCode {
+    let Ok(daemon) = become_monitor() else { return ExitCode::FAILURE };
+    let protection = Protection::prepare();
+    let result = match daemon.order() {
+        Ok(Order::Launch(plan, fds)) => keep(&daemon, *plan, fds, protection),
+        Ok(Order::Exec(plan, fds)) => exec::keep(&daemon, *plan, fds, protection),
+        // The daemon dropped us before there was anything to do.
+        Err(WireError::Closed) => Ok(()),
+        Err(error) => Err(broken("Order", &error.to_string())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If the daemon is gone there is nobody to tell.
+            let _ = daemon.failed(failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A process that nobody holds and nobody can look into: own session, own working directory, no inherited descriptor, no
+/// inherited signal state, undumpable (R5). Everything init needs of this it inherits.
+fn become_monitor() -> io::Result<MonitorEnd> {
+    process::new_session()?;
+    process::make_undumpable()?;
+    process::close_from(3)?;
+    process::set_name(c"holm-init")?;
+    // Also SIGPIPE, which the Rust runtime ignores: it would be ignored in the payload too.
+    signal::reset_dispositions();
+    signal::block_all()?;
+    rustix::process::chdir("/")?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(rustix::stdio::stdout())?;
+    Ok(MonitorEnd::new(socket))
+}
+
+fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Protection) -> Result<(), Failure> {
+    let mut watch = Stopwatch::start();
+    let steps = plan::launch_steps(&plan).map_err(|error| Failure::Step(error.into()))?;
+    let signals = stop_signals().map_err(|error| failed("Signals", &error))?;
+    let scope = Scope::divide(fds.cgroup).map_err(|error| failed("DivideScope", &error))?;
+    watch.lap("DivideScope");
+    let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
+    let (run, stop_signal) = (plan.run, plan.stop_signal);
+    let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
+    let child = match cloned.map_err(|error| failed("Clone", &error))? {
+        Cloned::Child => {
+            let mut setup = Setup::new(plan.process, fds.stdio);
+            setup.device = Some(fds.root);
+            setup.run(&steps, &InitEnd::new(inits))
+        }
+        Cloned::Parent(child) => child,
+    };
+    watch.lap("Clone");
+    // Whatever stays open here keeps the device busy, or a pipe from ending.
+    drop((inits, fds.root, fds.stdio, plan.process, plan.mounts, steps));
+    let client = ClientEnd::new(fds.client);
+    let executed = match outcome(InitSide::new(ours), &child) {
+        Ok(executed) => executed,
+        Err(failure) => {
+            let _ = scope.kill_payload();
+            scope.remove_parts();
+            return Err(failure);
+        }
+    };
+    announce(daemon, &client, &child, executed, watch);
+    protection.take();
+    let exit = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
+    finish(&scope, fds.record_dir, run, exit, |oom_kills| {
+        client.exited(exit, oom_kills);
+        // A daemon that is gone or stuck reads the record.
+        let _ = daemon.ended(exit, oom_kills);
+    });
+    Ok(())
+}
+
+/// The cgroup namespace is made later, by init: made here it would be rooted at the monitor's cgroup.
+fn namespaces(network: NetworkMode) -> UnshareFlags {
+    let always = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWPID;
+    match network {
+        NetworkMode::None => always | UnshareFlags::NEWNET,
+        NetworkMode::Host => always,
+    }
+}
+
+/// How the set-up went. After a failure the child is reaped.
+pub(super) fn outcome(init: InitSide, child: &Child) -> Result<Executed, Failure> {
+    let failure = match init.outcome() {
+        Ok(Ok(executed)) => return Ok(executed),
+        Ok(Err(failure)) => failure,
+        Err(error) => broken("Init", &format!("init ended before the program ran: {error}")),
+    };
+    // It ends by itself after a report, and has ended if there was none; the signal is for one that is confused.
+    let _ = pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    let _ = process::reap(child.pidfd.as_fd());
+    Err(failure)
+}
+
+/// Tells daemon and caller that the payload runs. Neither has to be there.
+pub(super) fn announce(
+    daemon: &MonitorEnd,
+    client: &ClientEnd,
+    child: &Child,
+    executed: Executed,
+    mut watch: Stopwatch,
+) {
+    watch.timings.extend(executed.steps);
+    let _ = daemon.started(child.pid, child.pidfd.as_fd(), executed.terminal.as_ref(), watch.timings);
+    if let Some(master) = &executed.terminal {
+        client.terminal(master);
+    }
+}
+
+/// The monitor is the last that should be killed for lack of memory: with it goes the exit status. The payload is like any
+/// other process, and it inherits; so the monitor is unprotected, whatever holmd is, until the payload is made.
+#[derive(Debug)]
+pub(super) struct Protection(Option<OomScore>);
+
+impl Protection {
+    /// Before the payload is made, and before there is anything to hurry for.
+    fn prepare() -> Self {
+        let score = OomScore::open().ok();
+        // Not everybody may lower it (CAP_SYS_RESOURCE), but then it was not lowered either.
+        score.as_ref().map(|score| score.adjust(0));
+        Self(score)
+    }
+
+    /// After the payload is made. Who may not is as likely to be killed as others.
+    pub(super) fn take(self) {
+        self.0.map(|score| score.adjust(-999));
+    }
+}
+
+/// What systemd sends when it stops a scope: its KillSignal, which may be set to SIGURG so that only a monitor heeds it.
+pub(super) fn stop_signals() -> io::Result<SignalFd> {
+    SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
+}
+
+fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> io::Result<Exit> {
+    wait(leader, signals, || {
+        // It may have ended meanwhile: the wait sees that next.
+        let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
+    })
+}
+
+/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile.
+pub(super) fn wait(child: &Child, signals: &SignalFd, asked_to_stop: impl Fn()) -> io::Result<Exit> {
+    // For the long sleep: a thousand monitors should not matter.
+    process::release_memory();
+    loop {
+        let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        match rustix::event::poll(&mut events, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let [ended, signalled] = events.map(|event| !event.revents().is_empty());
+        if ended {
+            return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));
+        }
+        if signalled && signals.take()?.is_some() {
+            asked_to_stop();
+        }
+    }
+}
+
+fn exit_of(status: &WaitIdStatus) -> Exit {
+    let small = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    match status.terminating_signal() {
+        Some(number) => Exit::Signal { number: small(number), core_dumped: status.dumped() },
+        // waitid without WSTOPPED and WCONTINUED tells of nothing but ends.
+        None => Exit::Code(status.exit_status().map_or(u8::MAX, small)),
+    }
+}
+
+/// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
+fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
+    let exited_usec = now_usec();
+    // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
+    let _ = scope.kill_payload();
+    let oom_kills = scope.oom_kills();
+    let figures = scope.figures();
+    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };
+    let written = record::write(record_dir, &record);
+    tell(oom_kills);
+    scope.remove_parts();
+    // A record that cannot be written is a run whose end is lost to a daemon that was away; there is no third place to
+    // tell it to. One that cannot be synced is lost only with the machine.
+    let _ = written.and_then(record::Written::sync);
+}
+
+pub(super) fn failed(step: &str, error: &io::Error) -> Failure {
+    let errno = error.raw_os_error().unwrap_or(0);
+    Failure::Step(StepError { step: step.to_owned(), errno, message: error.to_string() })
+}
+
+fn broken(step: &str, message: &str) -> Failure {
+    Failure::Step(StepError { step: step.to_owned(), errno: 0, message: message.to_owned() })
+}

@@ -1,0 +1,415 @@
+//! The messages between daemon, monitor, init and caller.
+//!
+//! ```text
+//!  holmd: DaemonEnd ── Order ──► MonitorEnd :monitor: InitSide ◄── InitReport ── InitEnd :init
+//!         DaemonEnd ◄── Report ─ MonitorEnd :monitor: ClientEnd ── model::MonitorMessage ──► the caller
+//! ```
+//!
+//! Each message is one JSON packet on a SOCK_SEQPACKET pair, its descriptors beside it. An order longer than a packet travels
+//! in a sealed memory file, at most [`MAX_ORDER`] bytes (R14). A message that does not fit its place is an error.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{ExecFds, ExecPlan, LaunchError, LaunchFds, LaunchPlan, StepError};
+use crate::model::{Exit, MonitorMessage};
+use crate::sys::{memfd, socket};
+
+/// Longest order in bytes.
+pub(super) const MAX_ORDER: u64 = 1 << 20;
+/// Longest packet in bytes; well below the default send buffer of a socket (net.core.wmem_default).
+const MAX_PACKET: usize = 64 << 10;
+/// Orders up to this length travel in the packet itself.
+const MAX_INLINE: usize = 56 << 10;
+
+/// Why a message could not be sent or taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Socket(#[from] io::Error),
+    /// The other end is closed.
+    #[error("the other end is closed")]
+    Closed,
+    /// The packet is not the JSON that belongs here.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The order is longer than [`MAX_ORDER`].
+    #[error("the order has {0} bytes, more than {MAX_ORDER}")]
+    TooLong(usize),
+    /// The descriptors are not those that the message names.
+    #[error("the message came with {got} descriptors and names {named}")]
+    Descriptors {
+        /// How many came.
+        got: usize,
+        /// How many it names.
+        named: usize,
+    },
+    /// A descriptor that must be there is not.
+    #[error("the descriptor '{0:?}' is missing")]
+    Missing(Role),
+}
+
+/// What a descriptor that comes with an order is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub(super) enum Role {
+    Order,
+    Root,
+    Cgroup,
+    RecordDir,
+    Leader,
+    Stdin,
+    Stdout,
+    Stderr,
+    Client,
+}
+
+const STDIO: [Role; 3] = [Role::Stdin, Role::Stdout, Role::Stderr];
+
+/// What the daemon asks a monitor to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Task {
+    Launch(LaunchPlan),
+    Exec(ExecPlan),
+}
+
+/// The packet around a task. Without a task in it, the task is in the memory file that comes along.
+#[derive(Debug, Serialize, Deserialize)]
+struct Packet {
+    roles: Vec<Role>,
+    task: Option<Task>,
+}
+
+/// What the monitor reads.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Start a container and stay until it ends.
+    Launch(Box<LaunchPlan>, LaunchFds),
+    /// Run a process in a container and stay until it ends.
+    Exec(Box<ExecPlan>, ExecFds),
+}
+
+/// Why a start failed, as it travels. The same cases as [`LaunchError`], which it becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub(super) enum Failure {
+    CommandNotFound(String),
+    CommandNotExecutable { command: String, reason: String },
+    NoSuchUser(String),
+    Step(StepError),
+}
+
+impl From<Failure> for LaunchError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::CommandNotFound(command) => Self::CommandNotFound(command),
+            Failure::CommandNotExecutable { command, reason } => Self::CommandNotExecutable { command, reason },
+            Failure::NoSuchUser(user) => Self::NoSuchUser(user),
+            Failure::Step(error) => Self::Step(error),
+        }
+    }
+}
+
+/// How long each step took, in order: name and µs.
+pub type Timings = Vec<(String, u64)>;
+
+/// What the monitor tells the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The payload runs. Comes with its pidfd, and the master of its terminal if it has one.
+    Started {
+        /// Its process id.
+        leader: u32,
+        /// What took how long.
+        steps: Timings,
+    },
+    /// It could not be started; the monitor ends.
+    Failed(Failure),
+    /// It ended, and its exit record, if it was a container, is written; the monitor ends.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// Processes that the kernel killed for lack of memory.
+        oom_kills: u64,
+    },
+}
+
+/// What init tells the monitor. After `Ready` the end of the stream means that the program was executed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum InitReport {
+    /// Everything is set up, the program is executed next. Comes with the master of the terminal if there is one.
+    Ready {
+        /// What took how long.
+        steps: Timings,
+    },
+    /// A step failed; init ends.
+    Failed(Failure),
+}
+
+/// The daemon's end towards a monitor.
+#[derive(Debug)]
+pub(super) struct DaemonEnd(OwnedFd);
+
+impl DaemonEnd {
+    /// Takes the daemon's side of a pair made by [`socket::packet_pair`].
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Asks for a container.
+    pub(super) fn launch(&self, plan: &LaunchPlan, fds: &LaunchFds) -> Result<(), WireError> {
+        let required = [(Role::Root, &fds.root), (Role::Cgroup, &fds.cgroup), (Role::RecordDir, &fds.record_dir)];
+        self.order(Task::Launch(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
+    }
+
+    /// Asks for a process in a container.
+    pub(super) fn exec(&self, plan: &ExecPlan, fds: &ExecFds) -> Result<(), WireError> {
+        let required = [(Role::Leader, &fds.leader), (Role::Cgroup, &fds.cgroup)];
+        self.order(Task::Exec(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
+    }
+
+    /// Waits for the next report and its descriptors.
+    pub(super) fn report(&self) -> Result<(Report, Vec<OwnedFd>), WireError> {
+        take(self.0.as_fd(), socket::receive)
+    }
+
+    /// The next report if there is one already; a socket error of kind `WouldBlock` if not.
+    pub(super) fn report_now(&self) -> Result<(Report, Vec<OwnedFd>), WireError> {
+        take(self.0.as_fd(), socket::receive_now)
+    }
+
+    fn order(
+        &self,
+        task: Task,
+        required: &[(Role, &OwnedFd)],
+        stdio: &[Option<OwnedFd>; 3],
+        client: Option<&OwnedFd>,
+    ) -> Result<(), WireError> {
+        let mut fds: Vec<(Role, BorrowedFd<'_>)> = required.iter().map(|(role, fd)| (*role, fd.as_fd())).collect();
+        fds.extend(STDIO.into_iter().zip(stdio).filter_map(|(role, fd)| Some((role, fd.as_ref()?.as_fd()))));
+        fds.extend(client.map(|fd| (Role::Client, fd.as_fd())));
+        let text = serde_json::to_vec(&task)?;
+        if text.len() <= MAX_INLINE {
+            return self.packet(Some(task), &fds);
+        }
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_ORDER {
+            return Err(WireError::TooLong(text.len()));
+        }
+        let file = memfd::sealed("holm-order", &mut text.as_slice())?;
+        fds.push((Role::Order, file.as_fd()));
+        self.packet(None, &fds)
+    }
+
+    fn packet(&self, task: Option<Task>, fds: &[(Role, BorrowedFd<'_>)]) -> Result<(), WireError> {
+        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
+        let text = serde_json::to_vec(&Packet { roles, task })?;
+        Ok(socket::send(self.0.as_fd(), &text, &fds)?)
+    }
+}
+
+impl AsFd for DaemonEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The monitor's end towards the daemon. Its sends never wait: a daemon that is gone or stuck holds nothing up.
+#[derive(Debug)]
+pub(super) struct MonitorEnd(OwnedFd);
+
+impl MonitorEnd {
+    /// Takes the monitor's side of the pair.
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Waits for the order. [`WireError::Closed`] if the daemon thought better of it.
+    pub(super) fn order(&self) -> Result<Order, WireError> {
+        let (packet, fds): (Packet, _) = take(self.0.as_fd(), socket::receive)?;
+        let mut fds = Fds::new(packet.roles, fds)?;
+        let task = match packet.task {
+            Some(task) => task,
+            None => serde_json::from_slice(&memfd::read_sealed(fds.required(Role::Order)?, MAX_ORDER)?)?,
+        };
+        Ok(match task {
+            Task::Launch(plan) => Order::Launch(Box::new(plan), fds.for_launch()?),
+            Task::Exec(plan) => Order::Exec(Box::new(plan), fds.for_exec()?),
+        })
+    }
+
+    /// Says that the payload runs.
+    pub(super) fn started(
+        &self,
+        leader: u32,
+        pidfd: BorrowedFd<'_>,
+        terminal: Option<&OwnedFd>,
+        steps: Timings,
+    ) -> Result<(), WireError> {
+        let mut fds = vec![pidfd];
+        fds.extend(terminal.map(AsFd::as_fd));
+        give(self.0.as_fd(), &Report::Started { leader, steps }, &fds)
+    }
+
+    /// Says that it could not be started.
+    pub(super) fn failed(&self, failure: Failure) -> Result<(), WireError> {
+        give(self.0.as_fd(), &Report::Failed(failure), &[])
+    }
+
+    /// Says that it ended.
+    pub(super) fn ended(&self, exit: Exit, oom_kills: u64) -> Result<(), WireError> {
+        give(self.0.as_fd(), &Report::Ended { exit, oom_kills }, &[])
+    }
+}
+
+/// Init's end towards the monitor.
+#[derive(Debug)]
+pub(super) struct InitEnd(OwnedFd);
+
+impl InitEnd {
+    /// Takes init's side of a pair made by [`socket::packet_pair`].
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Says that the program is executed next. Fails if the monitor is gone: then nobody keeps this container.
+    pub(super) fn ready(&self, steps: Timings, terminal: Option<&OwnedFd>) -> Result<(), WireError> {
+        let fds: Vec<_> = terminal.map(AsFd::as_fd).into_iter().collect();
+        give(self.0.as_fd(), &InitReport::Ready { steps }, &fds)
+    }
+
+    /// Says that a step failed.
+    pub(super) fn failed(&self, failure: Failure) -> Result<(), WireError> {
+        give(self.0.as_fd(), &InitReport::Failed(failure), &[])
+    }
+}
+
+/// The monitor's end towards init.
+#[derive(Debug)]
+pub(super) struct InitSide(OwnedFd);
+
+/// How init's set-up went.
+#[derive(Debug)]
+pub(super) struct Executed {
+    /// What took how long.
+    pub(super) steps: Timings,
+    /// The master of the terminal, if there is one.
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+impl InitSide {
+    /// Takes the monitor's side of the pair.
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Waits until the program is executed, or init has failed. [`WireError::Closed`] if init ended without a word.
+    pub(super) fn outcome(self) -> Result<Result<Executed, Failure>, WireError> {
+        let (report, mut fds) = take(self.0.as_fd(), socket::receive)?;
+        let steps = match report {
+            InitReport::Failed(failure) => return Ok(Err(failure)),
+            InitReport::Ready { steps } => steps,
+        };
+        match take::<InitReport>(self.0.as_fd(), socket::receive) {
+            // The close-on-exec flag of init's end did this.
+            Err(WireError::Closed) => Ok(Ok(Executed { steps, terminal: fds.pop() })),
+            Ok((InitReport::Failed(failure), _)) => Ok(Err(failure)),
+            Ok((InitReport::Ready { .. }, fds)) => Err(WireError::Descriptors { got: fds.len(), named: 0 }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The monitor's end towards the caller. It may be gone or stuck: sends never wait, and their failure is nobody's concern.
+#[derive(Debug)]
+pub(super) struct ClientEnd(Option<OwnedFd>);
+
+impl ClientEnd {
+    /// Takes the caller's socket, if it gave one.
+    pub(super) fn new(socket: Option<OwnedFd>) -> Self {
+        Self(socket)
+    }
+
+    /// Hands the terminal's master over.
+    pub(super) fn terminal(&self, master: &OwnedFd) {
+        self.say(&MonitorMessage::Terminal, &[master.as_fd()]);
+    }
+
+    /// Says how the process ended.
+    pub(super) fn exited(&self, exit: Exit, oom_kills: u64) {
+        self.say(&MonitorMessage::Exited { exit, oom_kills }, &[]);
+    }
+
+    fn say(&self, message: &MonitorMessage, fds: &[BorrowedFd<'_>]) {
+        if let (Some(socket), Ok(text)) = (&self.0, serde_json::to_vec(message)) {
+            // A caller that is gone wants nothing any more.
+            let _ = socket::send_now(socket.as_fd(), &text, fds);
+        }
+    }
+}
+
+/// The descriptors of an order by their roles.
+struct Fds(Vec<(Role, OwnedFd)>);
+
+impl Fds {
+    fn new(roles: Vec<Role>, fds: Vec<OwnedFd>) -> Result<Self, WireError> {
+        if roles.len() != fds.len() {
+            return Err(WireError::Descriptors { got: fds.len(), named: roles.len() });
+        }
+        Ok(Self(roles.into_iter().zip(fds).collect()))
+    }
+
+    fn optional(&mut self, role: Role) -> Option<OwnedFd> {
+        let index = self.0.iter().position(|(named, _)| *named == role)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    fn required(&mut self, role: Role) -> Result<OwnedFd, WireError> {
+        self.optional(role).ok_or(WireError::Missing(role))
+    }
+
+    fn stdio(&mut self) -> [Option<OwnedFd>; 3] {
+        STDIO.map(|role| self.optional(role))
+    }
+
+    fn for_launch(mut self) -> Result<LaunchFds, WireError> {
+        Ok(LaunchFds {
+            root: self.required(Role::Root)?,
+            cgroup: self.required(Role::Cgroup)?,
+            record_dir: self.required(Role::RecordDir)?,
+            stdio: self.stdio(),
+            client: self.optional(Role::Client),
+        })
+    }
+
+    fn for_exec(mut self) -> Result<ExecFds, WireError> {
+        Ok(ExecFds {
+            leader: self.required(Role::Leader)?,
+            cgroup: self.required(Role::Cgroup)?,
+            stdio: self.stdio(),
+            client: self.optional(Role::Client),
+        })
+    }
+}
+
+fn give(socket: BorrowedFd<'_>, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<(), WireError> {
+    Ok(socket::send_now(socket, &serde_json::to_vec(message)?, fds)?)
+}
+
+type Receive = fn(BorrowedFd<'_>, &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)>;
+
+fn take<T: DeserializeOwned>(socket: BorrowedFd<'_>, receive: Receive) -> Result<(T, Vec<OwnedFd>), WireError> {
+    let mut buffer = vec![0; MAX_PACKET];
+    match receive(socket, &mut buffer) {
+        // A peer that died with our packet unread resets the connection.
+        Ok((0, _)) => Err(WireError::Closed),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(WireError::Closed),
+        Err(error) => Err(error.into()),
+        Ok((length, fds)) => Ok((serde_json::from_slice(&buffer[..length])?, fds)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

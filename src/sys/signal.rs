@@ -1,0 +1,119 @@
+//! Signal dispositions, masks and signalfd(2), by number so that real-time signals are included.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Gives every signal its default action. Caught signals are reset by execve(2) anyway, ignored ones are not. Also those that
+/// libc keeps for itself and refuses to touch: they may be ignored from a parent too.
+pub fn reset_dispositions() {
+    // `struct kernel_sigaction` of the kernel, all zero: SIG_DFL, no flags, no mask. Larger than on any architecture.
+    let default = [0u64; 8];
+    for signal in 1..=KERNEL_SIGNALS {
+        // SAFETY: the kernel reads one sigaction from the array, which outlives the call; SIG_DFL runs no code. KILL and STOP
+        // are refused, which is right.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                KERNEL_SIGNALS / 8,
+            )
+        };
+    }
+}
+
+/// How many signals the kernel has; a set of them has a bit for each.
+const KERNEL_SIGNALS: libc::c_long = 64;
+
+/// Blocks every signal that can be blocked.
+pub fn block_all() -> io::Result<()> {
+    set_mask(&full_set())
+}
+
+/// Blocks none.
+pub fn unblock_all() -> io::Result<()> {
+    set_mask(&empty_set())
+}
+
+/// Waits for any signal, all of them being blocked, and takes it (sigwaitinfo(2)). Its number.
+pub fn wait_any() -> i32 {
+    let set = full_set();
+    loop {
+        // SAFETY: the set is initialised; a null info is allowed.
+        let signal = unsafe { libc::sigwaitinfo(&raw const set, std::ptr::null_mut()) };
+        // The only error for a valid set is EINTR.
+        if signal > 0 {
+            return signal;
+        }
+    }
+}
+
+/// A descriptor that delivers blocked signals (signalfd(2)).
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// One for these signals, which the caller has blocked. Close-on-exec and non-blocking.
+    pub fn new(signals: &[i32]) -> io::Result<Self> {
+        let mut set = empty_set();
+        for signal in signals {
+            // SAFETY: the set is initialised; a number that is no signal is refused with EINVAL.
+            if unsafe { libc::sigaddset(&raw mut set, *signal) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: the set is initialised and outlives the call.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call just made this descriptor, so nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Takes one pending signal; `None` when there is none.
+    pub fn take(&self) -> io::Result<Option<i32>> {
+        let mut info = [0u8; std::mem::size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.0, &mut info) {
+            // The number is the first field, `ssi_signo`, an u32 (signalfd(2)).
+            Ok(_) => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, std::ptr::from_ref(set), std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn full_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigfillset initialises the whole set and cannot fail for a valid pointer.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+fn empty_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the whole set and cannot fail for a valid pointer.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
