@@ -10,8 +10,9 @@ use tokio::signal::unix::{self, SignalKind};
 use zbus::OwnedObjectPath;
 
 use super::error::CliError;
+use super::exit;
 use super::terminal::{self, Terminal};
-use crate::client::{ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
+use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::Exit;
 
 /// What of the caller's the payload gets.
@@ -24,7 +25,7 @@ pub(crate) struct Streams {
 }
 
 /// Who runs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Payload {
     /// A container.
     Container(ContainerProxy<'static>),
@@ -89,6 +90,8 @@ impl Session {
         let mut early = Vec::new();
         loop {
             tokio::select! {
+                // First the monitor: when it has told the end, a start that the daemon lost sight of does not matter.
+                biased;
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Exited(end) => {
@@ -104,14 +107,12 @@ impl Session {
                 ended = start_end(start.as_mut()) => {
                     ended?;
                     start = None;
-                    for signal in early.drain(..) {
-                        payload.kill(signal).await?;
-                    }
+                    early.drain(..).for_each(|signal| payload.kill(signal));
                 }
                 signal = self.forwarded.next() => match signal {
                     libc::SIGWINCH => self.terminal.iter().for_each(Terminal::resize),
                     signal if start.is_some() => early.push(signal),
-                    signal => payload.kill(signal).await?,
+                    signal => payload.kill(signal),
                 },
                 left = left(self.terminal.as_ref(), self.monitor.is_none()) => return Ok(left),
             }
@@ -172,18 +173,27 @@ fn hint(exit: Exit, oom_kills: u64) {
     }
 }
 
+/// Completes when somebody wants us, not the payload, to end.
+pub(crate) async fn interrupted() -> Result<(), CliError> {
+    let mut forwarded = Forwarded::catch()?;
+    while matches!(forwarded.next().await, libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2) {}
+    Ok(())
+}
+
 impl Payload {
-    /// Sends a signal. One that has ended meanwhile needs none.
-    async fn kill(&self, signal: i32) -> Result<(), CliError> {
-        let sent = match self {
-            Self::Container(container) => container.kill("leader", signal).await,
-            Self::Process(process) => process.kill("leader", signal).await,
-        };
-        match sent.map_err(crate::client::ClientError::from) {
-            Err(error @ crate::client::ClientError::AccessDenied { .. }) => Err(error.into()),
-            // Ended, or the daemon is away: the monitor says how it goes on.
-            Ok(()) | Err(_) => Ok(()),
-        }
+    /// Sends a signal, without waiting: the daemon may be slow or away, and the payload's end must not be missed for it.
+    fn kill(&self, signal: i32) {
+        let payload = self.clone();
+        tokio::spawn(async move {
+            let sent = match payload {
+                Self::Container(container) => container.kill("leader", signal).await,
+                Self::Process(process) => process.kill("leader", signal).await,
+            };
+            // It may have ended meanwhile, which the monitor tells; but that we may not is news.
+            if let Err(error @ ClientError::AccessDenied { .. }) = sent.map_err(ClientError::from) {
+                exit::report(&error.into());
+            }
+        });
     }
 }
 

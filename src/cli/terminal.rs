@@ -104,7 +104,7 @@ fn copy_input(master: &OwnedFd, detached: &Notify) {
     }
     if !io::stdin().is_terminal() {
         // The end of a file, as a terminal tells it. The payload may have gone already.
-        drop(write_all(master, &[END_OF_TRANSMISSION]));
+        let _ = write_all(master, &[END_OF_TRANSMISSION]);
     }
 }
 

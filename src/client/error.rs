@@ -19,6 +19,15 @@ pub enum ClientError {
         /// What the bus said.
         message: String,
     },
+    /// The daemon went away with our call.
+    #[error("holmd went away before it answered: look with 'holmctl list --all' and try again ({message})")]
+    NoAnswer {
+        /// What the bus said.
+        message: String,
+    },
+    /// The connection to the bus ended.
+    #[error("the connection to the system bus ended: see whether dbus was restarted, and try again")]
+    BusGone,
     /// `holmd` said no.
     #[error("{message}")]
     Refused {
@@ -97,23 +106,13 @@ impl From<zbus::Error> for ClientError {
                 let message = one_line(&message.unwrap_or_else(|| name.to_string()));
                 match ErrorCode::from_bus_name(name.as_str()) {
                     Some(code) => Self::Refused { code, message },
-                    None => Self::NoDaemon { message: format!("{name}: {message}") }.or_other(name.as_str()),
+                    // systemd could not start the daemon for the bus.
+                    None if name.starts_with("org.freedesktop.systemd1.") => Self::NoDaemon { message },
+                    None => Self::Bus(zbus::Error::Failure(format!("{name}: {message}"))),
                 }
             }
             zbus::Error::FDO(error) => Self::from(*error),
             other => Self::Bus(other),
-        }
-    }
-}
-
-impl ClientError {
-    /// Errors of systemd's activation mean that the daemon does not start; others are shown as they came.
-    fn or_other(self, name: &str) -> Self {
-        match self {
-            Self::NoDaemon { message } if !name.starts_with("org.freedesktop.systemd1.") => {
-                Self::Bus(zbus::Error::Failure(message))
-            }
-            other => other,
         }
     }
 }
@@ -124,8 +123,6 @@ impl From<fdo::Error> for ClientError {
         match error {
             E::ServiceUnknown(message)
             | E::NameHasNoOwner(message)
-            | E::NoReply(message)
-            | E::Disconnected(message)
             | E::SpawnExecFailed(message)
             | E::SpawnForkFailed(message)
             | E::SpawnChildExited(message)
@@ -135,6 +132,8 @@ impl From<fdo::Error> for ClientError {
             | E::SpawnFailedToSetup(message)
             | E::TimedOut(message)
             | E::Timeout(message) => Self::NoDaemon { message },
+            E::NoReply(message) => Self::NoAnswer { message },
+            E::Disconnected(_) => Self::BusGone,
             E::AccessDenied(message) | E::AuthFailed(message) | E::InteractiveAuthorizationRequired(message) => {
                 Self::AccessDenied { message: one_line(&message) }
             }

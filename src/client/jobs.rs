@@ -125,7 +125,7 @@ impl Jobs {
     }
 
     async fn next(&mut self) -> Result<Signal, ClientError> {
-        self.signals.next().await.ok_or_else(|| ClientError::NoDaemon { message: "the bus is gone".into() })
+        self.signals.next().await.ok_or(ClientError::BusGone)
     }
 
     /// Looks at the container, which starts the daemon again, and waits while its state is on the way.

@@ -83,6 +83,11 @@ impl Client {
         Ok(ProcessProxy::builder(&self.bus).path(path).cache_properties(CacheProperties::No).build().await?)
     }
 
+    /// A job.
+    pub async fn job_at(&self, path: OwnedObjectPath) -> Result<JobProxy<'static>, ClientError> {
+        Ok(JobProxy::builder(&self.bus).path(path).cache_properties(CacheProperties::No).build().await?)
+    }
+
     /// The pool and its devices.
     pub async fn devices(&self) -> Result<DeviceSetProxy<'static>, ClientError> {
         Ok(DeviceSetProxy::builder(&self.bus).cache_properties(CacheProperties::No).build().await?)

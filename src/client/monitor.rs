@@ -1,13 +1,14 @@
 //! The socket on which a container's monitor tells its end: it needs neither the bus nor `holmd`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use super::ClientError;
 use crate::model::{Exit, MonitorMessage};
-use crate::sys::seqpacket;
+use crate::sys::socket;
 
 /// Our side of the socket that goes with a request as `Monitor`.
 #[derive(Debug)]
@@ -40,9 +41,11 @@ impl Monitor {
     /// side is never seen.
     pub fn pair() -> Result<(Self, OwnedFd), ClientError> {
         let io = |source| ClientError::Io { action: "make a socket pair", source };
-        let (ours, theirs) = seqpacket::pair().map_err(io)?;
-        // The type only says who reads it: tokio has none for this kind of socket.
-        let socket = UnixDatagram::from_std(ours.into()).map_err(io)?;
+        let (ours, theirs) = socket::packet_pair().map_err(io)?;
+        // The type only says who waits for it: there is none for packet sockets.
+        let ours = net::UnixDatagram::from(ours);
+        ours.set_nonblocking(true).map_err(io)?;
+        let socket = UnixDatagram::from_std(ours).map_err(io)?;
         Ok((Self { socket }, theirs))
     }
 
@@ -50,14 +53,15 @@ impl Monitor {
     pub async fn next(&self) -> Result<MonitorEvent, ClientError> {
         loop {
             let mut buffer = [0; MonitorMessage::MAX];
-            let received = self.socket.async_io(Interest::READABLE, || seqpacket::receive(&self.socket, &mut buffer));
-            let (length, fd) = match received.await {
+            let received =
+                self.socket.async_io(Interest::READABLE, || socket::receive_now(self.socket.as_fd(), &mut buffer));
+            let (length, fds) = match received.await {
                 Ok((0, _)) => return Ok(MonitorEvent::Closed),
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(MonitorEvent::Closed),
                 Err(source) => return Err(ClientError::Io { action: "hear from the container's monitor", source }),
             };
-            match (serde_json::from_slice(&buffer[..length]), fd) {
+            match (serde_json::from_slice(&buffer[..length]), fds.into_iter().next()) {
                 (Ok(MonitorMessage::Terminal), Some(master)) => return Ok(MonitorEvent::Terminal(master)),
                 (Ok(MonitorMessage::Exited { exit, oom_kills }), _) => {
                     return Ok(MonitorEvent::Exited(MonitorEnd { exit, oom_kills }));

@@ -10,6 +10,7 @@ pub mod fsmount;
 pub mod inherited;
 #[cfg(feature = "daemon")]
 pub mod kill;
+#[cfg(feature = "cli")]
 pub mod localtime;
 pub mod loopback;
 #[cfg(feature = "daemon")]
@@ -26,9 +27,9 @@ pub mod pty;
 #[cfg(feature = "daemon")]
 pub mod readiness;
 pub mod rooted;
-pub mod seqpacket;
 pub mod signal;
 pub mod socket;
+#[cfg(feature = "cli")]
 pub mod tty;
 #[cfg(feature = "daemon")]
 pub mod uevent;

@@ -41,7 +41,7 @@ enum Level {
     Fail,
 }
 
-/// What was found, and what to do unless it is well.
+/// What was found, and what to do about it; no advice where there is nothing to do, or what was found says it.
 #[derive(Debug)]
 struct Check {
     level: Level,
@@ -195,7 +195,7 @@ fn slice() -> Check {
 async fn bus() -> Vec<Check> {
     let client = match Client::connect().await {
         Ok(client) => client,
-        Err(error) => return vec![Check::fail("system bus", error.to_string(), "install and start dbus")],
+        Err(error) => return vec![Check::fail("system bus", error.to_string(), "")],
     };
     let names = names(&client).await;
     let has = |name: &str| names.iter().any(|known| known == name);

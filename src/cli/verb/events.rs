@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::cli::Outcome;
 use crate::cli::error::CliError;
 use crate::cli::output;
-use crate::client::{Client, Rule, Signal, object_name, to_text};
+use crate::client::{Client, ClientError, Rule, Signal, object_name, to_text};
 use crate::model::now_usec;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
             event.write(args.json)?;
         }
     }
-    Err(CliError::Usage("the bus is gone".into()))
+    Err(ClientError::BusGone.into())
 }
 
 /// One line: what kind of object, its name, what happened, and the rest.

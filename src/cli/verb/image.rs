@@ -12,7 +12,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::output::{self, ListArgs, Table};
 use crate::cli::progress::Progress;
-use crate::cli::{Outcome, many};
+use crate::cli::{Outcome, many, session};
 use crate::client::{Client, Goal, Jobs, Options, Properties, Rule, to_text};
 use crate::model::{Bytes, ImageName};
 
@@ -83,7 +83,14 @@ async fn import(args: ImportArgs) -> Outcome {
     // Whoever feeds a pipe sees its end when the daemon closes it.
     drop(archive);
     let mut progress = Progress::new(format!("importing {shown}"));
-    let ended = jobs.wait(&job, Goal::Nothing(&shown), |at| progress.update(at)).await;
+    let ended = tokio::select! {
+        ended = jobs.wait(&job, Goal::Nothing(&shown), |at| progress.update(at)) => ended,
+        interrupted = session::interrupted() => {
+            interrupted?;
+            client.job_at(job.clone()).await?.cancel().await?;
+            jobs.wait(&job, Goal::Nothing(&shown), |_| {}).await
+        }
+    };
     progress.finish();
     ended?;
     let name = jobs.subject(&job).await?.filter(|name| !name.is_empty()).unwrap_or_else(|| name.to_owned());

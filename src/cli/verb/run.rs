@@ -8,7 +8,7 @@ use zbus::OwnedObjectPath;
 use crate::cli::container_args::ContainerArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
-use crate::cli::session::{Ending, Payload, Session, Start, Streams};
+use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, output};
 use crate::client::{Client, ClientError, Goal, Jobs, Options, Rule, object_name};
 use crate::model::ImageName;
@@ -82,7 +82,7 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
 async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
     tokio::select! {
         removed = jobs.wait_removed(path, name) => Ok(removed?),
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|source| CliError::io("catch signals", source)),
+        interrupted = session::interrupted() => interrupted,
     }
 }
 

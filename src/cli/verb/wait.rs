@@ -86,7 +86,7 @@ impl Waiter {
                     }
                     Some(Signal::DaemonGone) => break,
                     Some(_) => {}
-                    None => return Err(ClientError::NoDaemon { message: "the bus is gone".into() }.into()),
+                    None => return Err(ClientError::BusGone.into()),
                 }
             }
         }
