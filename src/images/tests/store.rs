@@ -92,8 +92,9 @@ impl Store {
     }
 }
 
+/// A file in memory: a regular one as far as anyone can see.
 pub(super) fn file(contents: &[u8]) -> File {
-    let mut file = tempfile::tempfile().unwrap();
+    let mut file = File::from(rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.write_all(contents).unwrap();
     std::io::Seek::rewind(&mut file).unwrap();
     file

@@ -45,7 +45,9 @@ pub(super) fn lower(place: &Place<'_>, keep: Keep<'_>) -> Result<(), Fault> {
 ///
 /// Goes down without recursion, because how deep a tree is was up to whoever made it.
 pub(super) fn lower_contents(directory: BorrowedFd<'_>, keep: Keep<'_>) -> Result<(), Fault> {
-    let mut levels = vec![Level::new(directory.try_clone_to_owned().map_err(failed)?, Vec::new(), keep)?];
+    // Opened anew: what was handed in may be a mere O_PATH descriptor.
+    let here = Place { parent: directory, inode: 0, name: b"." };
+    let mut levels = vec![Level::new(here.open_directory().map_err(Fault::failed("open"))?, Vec::new(), keep)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.directories.pop() {
             let place = Place { parent: level.fd.as_fd(), inode: 0, name: &name };
@@ -122,9 +124,4 @@ fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Fault> {
         Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
         Err(errno) => Err(Fault::failed("remove")(errno)),
     }
-}
-
-fn failed(error: std::io::Error) -> Fault {
-    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    Fault::failed("open")(errno)
 }
