@@ -85,7 +85,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let executed = match outcome(InitSide::new(ours), &child) {
         Ok(executed) => executed,
         Err(failure) => {
-            let _ = scope.kill_payload();
+            scope.kill_payload();
             scope.remove_parts();
             return Err(failure);
         }
@@ -203,7 +203,7 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
-    let _ = scope.kill_payload();
+    scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
     let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };

@@ -5,7 +5,8 @@
 //!         DaemonEnd ◄── Report ─ MonitorEnd :monitor: ClientEnd ── model::MonitorMessage ──► the caller
 //! ```
 //!
-//! Each message is one JSON packet on a SOCK_SEQPACKET pair, its descriptors beside it. An order longer than a packet travels
+//! Each message is one JSON packet on a SOCK_SEQPACKET pair, its descriptors beside it; the pairs are inherited and have no name
+//! that anybody else could open (R13). An order longer than a packet travels
 //! in a sealed memory file, at most [`MAX_ORDER`] bytes (R14). A message that does not fit its place is an error.
 
 use std::io;

@@ -224,3 +224,41 @@ pub fn new_session_keyring() -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// keyctl(2), `KEYCTL_GET_KEYRING_ID` of `KEY_SPEC_SESSION_KEYRING`.
+    fn session_keyring() -> libc::c_long {
+        // SAFETY: all arguments are numbers.
+        unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }
+    }
+
+    #[test]
+    fn a_session_keyring_is_new() {
+        // Keyrings belong to threads; the others of this test keep theirs.
+        let (before, joined, after) =
+            std::thread::spawn(|| (session_keyring(), new_session_keyring(), session_keyring())).join().unwrap();
+        match joined {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EDQUOT)) => {
+                eprintln!("skipped: no keyrings here: {error}");
+            }
+            joined => {
+                joined.unwrap();
+                assert_ne!(before, after);
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_cloned() {
+        // The test harness has some.
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv().is_err());
+        let error = clone_process(UnshareFlags::empty(), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        drop(stop);
+        other.join().unwrap();
+    }
+}
