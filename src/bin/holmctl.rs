@@ -1,3 +1,5 @@
-//! x
+//! The command line. Everything is in [`holm::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    holm::cli::main()
+}

@@ -1,3 +1,5 @@
-//! x
+//! The daemon.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    holm::daemon::main()
+}

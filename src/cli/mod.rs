@@ -1,1 +1,151 @@
-//! Not written yet.
+//! The command line: one file per verb below `verb/`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `error.rs`, `exit.rs` | every failure is one line; its exit status |
+//! | `output.rs` | tables or JSON, colours, moments |
+//! | `container_args.rs` | the options that `run` and `create` share |
+//! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
+//! | `terminal.rs` | raw mode and the two copying threads |
+//! | `progress.rs` | a bar on a terminal, lines otherwise |
+//! | `many.rs` | verbs that take several names |
+
+mod container_args;
+mod error;
+mod exit;
+mod many;
+mod output;
+mod progress;
+mod session;
+mod terminal;
+mod verb;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::CliError;
+use exit::Status;
+use verb::*;
+
+/// What every verb comes to: an exit status, or the one line that says why not.
+type Outcome = Result<Status, CliError>;
+
+/// Containers as first-class citizens of systemd.
+#[derive(Debug, Parser)]
+#[command(name = "holmctl", version, max_term_width = 110, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Define a container and run it
+    Run(run::Args),
+    /// Define a container
+    Create(create::Args),
+    /// Start containers
+    Start(start::Args),
+    /// Stop containers politely, then by force
+    Stop(stop::Args),
+    /// Stop and start containers
+    Restart(restart::Args),
+    /// Send a signal to containers
+    Kill(kill::Args),
+    /// Freeze containers
+    Freeze(freeze::Args),
+    /// Let frozen containers go on
+    Thaw(thaw::Args),
+    /// Remove containers
+    Rm(rm::Args),
+    /// Rename a container
+    Rename(rename::Args),
+    /// List containers
+    List(list::Args),
+    /// Show how containers are
+    Status(status::Args),
+    /// Show properties of containers
+    Show(show::Args),
+    /// Run a command in a running container
+    Exec(exec::Args),
+    /// Open a shell in a running container
+    Shell(shell::Args),
+    /// Attach to a container's terminal
+    Attach(attach::Args),
+    /// Show what a container wrote
+    Logs(logs::Args),
+    /// Wait until containers have ended
+    Wait(wait::Args),
+    /// Show what containers use
+    Stats(stats::Args),
+    /// Show what happens, as it happens
+    Events(events::Args),
+    /// Images
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// The pool of devices
+    #[command(subcommand)]
+    Device(device::Verb),
+    /// Check this host, and say what is missing
+    Doctor(doctor::Args),
+    /// Write a completion script for a shell
+    Completion(completion::Args),
+}
+
+/// Parses the command line, does what it says, and gives back the exit status of the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return exit::report(&CliError::io("start", source)).into(),
+    };
+    match runtime.block_on(dispatch(cli.verb)) {
+        Ok(status) => status.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+async fn dispatch(verb: Verb) -> Outcome {
+    match verb {
+        Verb::Run(args) => run::run(args).await,
+        Verb::Create(args) => create::run(args).await,
+        Verb::Start(args) => start::run(args).await,
+        Verb::Stop(args) => stop::run(args).await,
+        Verb::Restart(args) => restart::run(args).await,
+        Verb::Kill(args) => kill::run(args).await,
+        Verb::Freeze(args) => freeze::run(args).await,
+        Verb::Thaw(args) => thaw::run(args).await,
+        Verb::Rm(args) => rm::run(args).await,
+        Verb::Rename(args) => rename::run(args).await,
+        Verb::List(args) => list::run(args).await,
+        Verb::Status(args) => status::run(args).await,
+        Verb::Show(args) => show::run(args).await,
+        Verb::Exec(args) => exec::run(args).await,
+        Verb::Shell(args) => shell::run(args).await,
+        Verb::Attach(args) => attach::run(args).await,
+        Verb::Logs(args) => logs::run(args).await,
+        Verb::Wait(args) => wait::run(args).await,
+        Verb::Stats(args) => stats::run(args).await,
+        Verb::Events(args) => events::run(args).await,
+        Verb::Image(verb) => image::run(verb).await,
+        Verb::Device(verb) => device::run(verb).await,
+        Verb::Doctor(args) => doctor::run(args).await,
+        Verb::Completion(args) => completion::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,104 @@
-//! Not written yet.
+//! The bus client: what `holmctl` and other programs of ours say to `holmd`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `proxies.rs` | the interfaces of `org.holm1` as traits |
+//! | `options.rs` | what may be asked, as the `a{sv}` that goes over the bus |
+//! | `signals.rs` | match rules and one queue of what they let through |
+//! | `jobs.rs` | waits for the end of jobs, across restarts of the daemon |
+//! | `monitor.rs` | the socket on which a container's monitor tells its end |
+//! | `path.rs` | names in object paths |
+//! | `value.rs` | bus values as text and JSON |
+//! | `error.rs` | every failure, with its code |
+
+mod error;
+mod jobs;
+mod monitor;
+mod options;
+mod path;
+mod proxies;
+mod signals;
+mod value;
+
+pub use error::ClientError;
+pub use jobs::{Goal, JobProgress, Jobs};
+pub use monitor::{Monitor, MonitorEnd, MonitorEvent};
+pub use options::{CreateOptions, ExecOptions, Io, Options};
+pub use path::object_name;
+pub use proxies::{ContainerProxy, DeviceSetProxy, ImageProxy, JobProxy, ManagerProxy, ProcessProxy};
+pub use signals::{Rule, Signal, Signals};
+pub use value::{Properties, to_json, to_text};
+
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, ObjectPath, OwnedObjectPath};
+
+/// The daemon's name on the bus.
+pub const SERVICE: &str = "org.holm1";
+/// The manager's object.
+pub const ROOT: &str = "/org/holm1";
+
+/// A connection to the system bus, for talking to `holmd`.
+#[derive(Debug, Clone)]
+pub struct Client {
+    bus: Connection,
+}
+
+impl Client {
+    /// Connects to the system bus (`DBUS_SYSTEM_BUS_ADDRESS` says which, if set). The daemon itself is not called, and
+    /// calls have no time limit.
+    pub async fn connect() -> Result<Self, ClientError> {
+        let bus = Connection::system().await.map_err(|source| ClientError::NoBus { source })?;
+        Ok(Self { bus })
+    }
+
+    /// The connection.
+    pub fn bus(&self) -> &Connection {
+        &self.bus
+    }
+
+    /// The manager.
+    pub async fn manager(&self) -> Result<ManagerProxy<'static>, ClientError> {
+        Ok(ManagerProxy::builder(&self.bus).cache_properties(CacheProperties::No).build().await?)
+    }
+
+    /// The container at a path that the manager gave.
+    pub async fn container_at(&self, path: OwnedObjectPath) -> Result<ContainerProxy<'static>, ClientError> {
+        Ok(ContainerProxy::builder(&self.bus).path(path).cache_properties(CacheProperties::No).build().await?)
+    }
+
+    /// The container with this name. One round trip; fails with `NoSuchContainer`.
+    pub async fn container(&self, name: &str) -> Result<ContainerProxy<'static>, ClientError> {
+        let path = self.manager().await?.get_container(name).await?;
+        self.container_at(path).await
+    }
+
+    /// The image with this name. One round trip; fails with `NoSuchImage`.
+    pub async fn image(&self, name: &str) -> Result<ImageProxy<'static>, ClientError> {
+        let path = self.manager().await?.get_image(name).await?;
+        Ok(ImageProxy::builder(&self.bus).path(path).cache_properties(CacheProperties::No).build().await?)
+    }
+
+    /// A process that exec started.
+    pub async fn process_at(&self, path: OwnedObjectPath) -> Result<ProcessProxy<'static>, ClientError> {
+        Ok(ProcessProxy::builder(&self.bus).path(path).cache_properties(CacheProperties::No).build().await?)
+    }
+
+    /// The pool and its devices.
+    pub async fn devices(&self) -> Result<DeviceSetProxy<'static>, ClientError> {
+        Ok(DeviceSetProxy::builder(&self.bus).cache_properties(CacheProperties::No).build().await?)
+    }
+
+    /// Every property that an object has on one of our interfaces, as it is now.
+    pub async fn properties(&self, path: &ObjectPath<'_>, interface: &str) -> Result<Properties, ClientError> {
+        let reply = self
+            .bus
+            .call_method(Some(SERVICE), path, Some("org.freedesktop.DBus.Properties"), "GetAll", &interface)
+            .await?;
+        Ok(Properties::from_map(reply.body().deserialize()?))
+    }
+
+    /// Lets signals through; see [`Signals`]. Nothing is awaited from the bus.
+    pub async fn signals(&self, rules: &[Rule<'_>]) -> Result<Signals, ClientError> {
+        Signals::open(&self.bus, rules).await
+    }
+}

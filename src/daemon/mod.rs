@@ -1,1 +1,219 @@
-//! Not written yet.
+//! The daemon: wiring only. Builds the parts, the engine and the bus, and says when it is ready and when it stops.
+
+mod logging;
+mod options;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use self::options::Command;
+use crate::config::{Config, ConfigError};
+use crate::dbus::{self, SystemState};
+use crate::engine::{Engine, EngineError, Parts, Settings};
+use crate::records::{RecordError, Store};
+use crate::runtime::{InitImage, LaunchError};
+use crate::storage::{DeviceSet, StorageError};
+use crate::systemd::{Machined, Scopes, Systemd, SystemdError, notify};
+
+/// Until reboot; made by the unit's RuntimeDirectory=.
+const RUNTIME_DIRECTORY: &str = "/run/holm";
+/// Our name on the system bus.
+const BUS_NAME: &str = "org.holm1";
+
+/// Why the daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+enum DaemonError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot set logging up: {0}")]
+    Logging(#[source] std::io::Error),
+    #[error("cannot run the daemon's tasks: {0}")]
+    Runtime(#[source] std::io::Error),
+    #[error("the system bus does not answer: {0}")]
+    Bus(#[source] zbus::Error),
+    #[error("the name {BUS_NAME} is taken on the system bus: another holmd runs")]
+    NameTaken,
+    #[error(transparent)]
+    Door(#[from] dbus::DbusError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    #[error(transparent)]
+    Init(#[from] LaunchError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("cannot talk to the service manager: {0}")]
+    Notify(#[source] std::io::Error),
+}
+
+/// `holmd` from its first line to its last.
+pub fn main() -> ExitCode {
+    let command = match options::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(message) => {
+            eprintln!("holmd: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match command {
+        Command::Help => {
+            print!("{}", options::HELP);
+            Ok(())
+        }
+        Command::Version => {
+            println!("holmd {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::CheckConfig(roots) => check_config(&roots),
+        Command::Run(roots) => run(&roots),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(op = "daemon", "{error}");
+            eprintln!("holmd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
+    Config::load(roots)?;
+    println!("The configuration is good.");
+    Ok(())
+}
+
+fn run(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
+    // First of all: what an earlier daemon left with the service manager.
+    let stored = notify::take_stored().map_err(DaemonError::Notify)?;
+    let config = Config::load(roots)?;
+    logging::start(config.log.level).map_err(DaemonError::Logging)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    let result = runtime.block_on(serve(config, stored));
+    // A thread that hangs in the kernel must not keep a daemon alive that has nothing more to do.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// The work is waiting, for the disk, the bus and systemd: two threads carry any number of containers.
+const WORKERS: usize = 2;
+
+async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
+    let connection = zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
+    let systemd = Systemd::connect(&connection).await?;
+    warn_about_slice(&systemd, &config.containers.slice).await;
+    let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
+    let mut server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
+    let name = connection.request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE).await.map_err(
+        |error| match error {
+            zbus::Error::NameTaken => DaemonError::NameTaken,
+            error => DaemonError::Bus(error),
+        },
+    )?;
+    info!(op = "daemon", driver = engine.driver().as_str(), "holmd {} is ready ({name:?}).", env!("CARGO_PKG_VERSION"));
+    notify::ready("Ready.").map_err(DaemonError::Notify)?;
+    if let Some(every) = notify::watchdog() {
+        let systemd = Arc::clone(&systemd);
+        // Asked through the bus connection that requests come through.
+        tokio::spawn(notify::answer_watchdog(every, move || {
+            let systemd = Arc::clone(&systemd);
+            async move { systemd.shutting_down().await.is_ok() }
+        }));
+    }
+    wait_for_end(&mut server).await?;
+    stop(&engine, &*systemd, &server).await
+}
+
+async fn open_engine(
+    config: &Config,
+    connection: &zbus::Connection,
+    systemd: Arc<Systemd>,
+    stored: Vec<(String, std::os::fd::OwnedFd)>,
+) -> Result<Engine, DaemonError> {
+    let machined = Machined::connect(connection).await?;
+    let devices = open_devices(config).await?;
+    let parts = Parts {
+        settings: Settings {
+            slice: config.containers.slice.clone(),
+            stop_timeout_usec: u64::try_from(config.containers.stop_timeout.as_micros()).unwrap_or(u64::MAX),
+            pids_limit: config.containers.pids_limit,
+        },
+        devices,
+        scopes: systemd,
+        machined,
+        init: InitImage::load(&config.runtime.init_path)?,
+        store: Store::open(&config.storage.directory, Path::new(RUNTIME_DIRECTORY))?,
+        stored,
+    };
+    Ok(Engine::open(parts)?)
+}
+
+/// What this build and this host can do, as words of the property `Features`.
+fn features(engine: &Engine) -> Vec<String> {
+    [engine.driver().as_str(), "machined", "journal"].map(str::to_owned).to_vec()
+}
+
+/// Opening the pool may check and recover: systemd is asked for more time as long as it goes on.
+async fn open_devices(config: &Config) -> Result<Arc<dyn DeviceSet>, DaemonError> {
+    let storage = config.storage.clone();
+    let open = tokio::task::spawn_blocking(move || options::open_storage(&storage));
+    match notify::with_more_time(open).await {
+        Ok(devices) => Ok(devices?),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// An ordinary slice is stopped at the first instant of a shutdown, and its scopes with it.
+async fn warn_about_slice(systemd: &Systemd, slice: &str) {
+    match systemd.slice_stopped_at_shutdown(slice).await {
+        Ok(None) => {}
+        Ok(Some(culprit)) => warn!(
+            op = "daemon",
+            "{culprit} has DefaultDependencies=yes: systemd stops the containers in {slice} at the first instant of a shutdown, before holmd can; set DefaultDependencies=no in it"
+        ),
+        Err(error) => warn!(op = "daemon", "cannot look at {slice}: {error}, ignoring"),
+    }
+}
+
+async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // Without the bus nobody can reach us: systemd starts us anew, and the containers run on.
+        error = server.failed() => Err(error.into()),
+    }
+}
+
+/// At the system's end every container is stopped and every device deactivated. Otherwise, as for a restart or an
+/// upgrade, they are left alone.
+async fn stop(engine: &Engine, systemd: &Systemd, server: &dbus::Server) -> Result<(), DaemonError> {
+    engine.begin_shutdown();
+    // Not knowing, we leave them alone: systemd has its own last word at a shutdown.
+    let system_ends = systemd.shutting_down().await.unwrap_or(false);
+    if !system_ends {
+        info!(op = "daemon", "Stopping; containers run on.");
+        return notify::stopping("Stopping; containers run on.").map_err(DaemonError::Notify);
+    }
+    info!(op = "daemon", "The system is shutting down: stopping all containers.");
+    server.set_system_state(SystemState::Stopping);
+    notify::stopping("Stopping all containers.").map_err(DaemonError::Notify)?;
+    notify::with_more_time(engine.stop_all()).await;
+    if let Err(error) = engine.close_devices().await {
+        warn!(op = "daemon", "cannot give the pool back: {error}");
+    }
+    Ok(())
+}

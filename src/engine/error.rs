@@ -2,6 +2,7 @@
 
 use crate::images::ImageError;
 use crate::model::{ContainerName, ErrorCode, ImageName, NameError};
+use crate::records::RecordError;
 use crate::runtime::LaunchError;
 use crate::storage::StorageError;
 use crate::systemd::SystemdError;
@@ -72,6 +73,9 @@ pub enum EngineError {
     /// The launch failed.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// State on disk.
     #[error("cannot {op} {path}: {source}")]
     State {
@@ -105,7 +109,7 @@ impl EngineError {
             Self::Image(error) => error.code(),
             Self::Systemd(error) => error.code(),
             Self::Launch(error) => error.code(),
-            Self::State { .. } => ErrorCode::StateFailed,
+            Self::State { .. } | Self::Record(_) => ErrorCode::StateFailed,
         }
     }
 }

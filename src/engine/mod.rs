@@ -4,214 +4,325 @@
 //! |---|---|
 //! | `lifecycle.rs` | state + event → state + actions, pure |
 //! | `container.rs` | one container: its record, its state, its queue of requests |
+//! | `create.rs` | request + image → definition, pure |
 //! | `start.rs` | the start path, in order |
-//! | `watch.rs` | waits for the end of a run |
+//! | `run.rs` | what exists while a payload runs |
+//! | `cgroup.rs` | freeze, kill, figures |
+//! | `exec.rs` | processes that enter a running container |
+//! | `table.rs` | what the parts share: tables, tools, settings |
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
 //! | `images.rs` | import, tag, remove |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
 //! | `error.rs` | every failure, with its code |
 
+mod cgroup;
+mod container;
+mod create;
 mod error;
+mod events;
+mod exec;
+mod images;
+mod jobs;
+mod lifecycle;
+mod reconcile;
 mod request;
+mod run;
+mod start;
+mod table;
 mod view;
 
 pub use error::EngineError;
+pub use exec::Executed;
 pub use request::{CreateRequest, ExecRequest, RemoveOptions, RunIo, StopOptions, Who};
+pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
+use tracing::info;
 
-use crate::model::{ContainerName, ImageName, Signal};
-use crate::model::{DeviceInfo, Driver, PoolStatus};
+use self::container::Request;
+use self::create::Defaults;
+use self::table::{Inner, blocking, container_device};
+use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
+use crate::records::ContainerRecord;
+use crate::storage::AddOptions;
+use crate::sys::proc;
 
 /// The engine. Cheap to clone; every clone is the same engine.
 ///
 /// Methods that take longer than a moment return a [`JobId`] at once; the job's end is an [`Event::JobRemoved`].
 #[derive(Debug, Clone)]
 pub struct Engine {
-    _inner: Arc<()>,
-}
-
-/// A process started by [`Engine::exec`].
-#[derive(Debug)]
-pub struct Executed {
-    /// Its id.
-    pub id: ProcessId,
-    /// The master of its terminal, if it has one.
-    pub terminal: Option<OwnedFd>,
+    inner: Arc<Inner>,
 }
 
 impl Engine {
     /// Listens to everything that changes. A listener that falls behind by more than the channel's length gets
     /// `Lagged` and must read the state anew.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        unimplemented!()
+        self.inner.events.subscribe()
     }
 
     /// Which driver keeps the roots.
     pub fn driver(&self) -> Driver {
-        unimplemented!()
+        self.inner.devices.driver()
     }
 
     // ---- containers
 
     /// Every container, in order of name.
     pub fn containers(&self) -> Vec<ContainerView> {
-        unimplemented!()
+        self.inner.views()
     }
 
     /// One container.
-    pub fn container(&self, _name: &ContainerName) -> Result<ContainerView, EngineError> {
-        unimplemented!()
+    pub fn container(&self, name: &ContainerName) -> Result<ContainerView, EngineError> {
+        Ok(self.inner.find(name)?.view())
     }
 
     /// The container that the process with this id (as the host sees it) is in.
-    pub fn container_by_pid(&self, _pid: u32) -> Result<ContainerView, EngineError> {
-        unimplemented!()
+    pub fn container_by_pid(&self, pid: u32) -> Result<ContainerView, EngineError> {
+        let group = proc::control_group(pid)
+            .map_err(|error| EngineError::NoSuchProcess(format!("process {pid} cannot be read: {error}")))?;
+        let contains = |view: &ContainerView| !view.control_group.is_empty() && group.starts_with(&view.control_group);
+        self.containers()
+            .into_iter()
+            .find(contains)
+            .ok_or_else(|| EngineError::NoSuchProcess(format!("process {pid} is in no container of Holm's")))
     }
 
-    /// Defines a container: a record and a snapshot of the image. An absent name asks for a generated one.
-    pub async fn create(&self, _request: CreateRequest) -> Result<ContainerView, EngineError> {
-        unimplemented!()
+    /// Defines a container: a record and a snapshot of the image. An absent name asks for a generated one. After an
+    /// error nothing of it is left.
+    pub async fn create(&self, request: CreateRequest) -> Result<ContainerView, EngineError> {
+        let inner = &self.inner;
+        inner.check_open()?;
+        let image = match &request.image {
+            Some(image) => self.image(image)?,
+            None => return Err(EngineError::InvalidConfig("no image was named".to_owned())),
+        };
+        let defaults =
+            Defaults { stop_timeout_usec: inner.settings.stop_timeout_usec, pids_limit: inner.settings.pids_limit };
+        let spec = create::define(request, &image, new_id()?, &defaults)?;
+        let reserved = inner.reserve(&spec.name)?;
+        let options = AddOptions { size: spec.size, pending: false };
+        let record = ContainerRecord {
+            version: ContainerRecord::VERSION,
+            spec,
+            created_usec: now_usec(),
+            run: 0,
+            started_usec: 0,
+            last: None,
+            status_text: String::new(),
+        };
+        let record = inner.make_root(record, image.device.clone(), options).await?;
+        info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container created.");
+        Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
 
     /// Defines a container and starts it.
-    pub async fn run(&self, _request: CreateRequest, _io: RunIo) -> Result<(ContainerView, JobId), EngineError> {
-        unimplemented!()
+    pub async fn run(&self, request: CreateRequest, io: RunIo) -> Result<(ContainerView, JobId), EngineError> {
+        let view = self.create(request).await?;
+        let job = self.start(view.name(), io)?;
+        Ok((view, job))
     }
 
     /// Starts a container.
-    pub fn start(&self, _name: &ContainerName, _io: RunIo) -> Result<JobId, EngineError> {
-        unimplemented!()
+    pub fn start(&self, name: &ContainerName, io: RunIo) -> Result<JobId, EngineError> {
+        self.inner.check_open()?;
+        self.ask(name, JobKind::Start, |job| Request::Start { io, job })
     }
 
     /// Stops a container politely, then by force. Stopping one that does not run is done at once.
-    pub fn stop(&self, _name: &ContainerName, _options: StopOptions) -> Result<JobId, EngineError> {
-        unimplemented!()
+    pub fn stop(&self, name: &ContainerName, options: StopOptions) -> Result<JobId, EngineError> {
+        self.ask(name, JobKind::Stop, |job| Request::Stop { options, job })
     }
 
     /// Stops a container if it runs, and starts it.
-    pub fn restart(&self, _name: &ContainerName, _options: StopOptions) -> Result<JobId, EngineError> {
-        unimplemented!()
+    pub fn restart(&self, name: &ContainerName, options: StopOptions) -> Result<JobId, EngineError> {
+        self.inner.check_open()?;
+        self.ask(name, JobKind::Restart, |job| Request::Restart { options, job })
     }
 
     /// Sends a signal.
-    pub fn kill(&self, _name: &ContainerName, _who: Who, _signal: Signal) -> Result<(), EngineError> {
-        unimplemented!()
+    pub fn kill(&self, name: &ContainerName, who: Who, signal: Signal) -> Result<(), EngineError> {
+        let container = self.inner.find(name)?;
+        container.handles()?.signal(who, signal).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => EngineError::NotRunning(name.clone()),
+            _ => EngineError::State { op: "signal", path: name.as_str().into(), source: error },
+        })
     }
 
     /// Freezes the payload (cgroup.freeze) and waits until it is frozen.
-    pub async fn freeze(&self, _name: &ContainerName) -> Result<(), EngineError> {
-        unimplemented!()
+    pub async fn freeze(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.freeze_or_thaw(name, true).await
     }
 
     /// Lets a frozen payload go on.
-    pub async fn thaw(&self, _name: &ContainerName) -> Result<(), EngineError> {
-        unimplemented!()
+    pub async fn thaw(&self, name: &ContainerName) -> Result<(), EngineError> {
+        self.freeze_or_thaw(name, false).await
+    }
+
+    async fn freeze_or_thaw(&self, name: &ContainerName, freeze: bool) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.find(name)?.ask(Request::Freeze { freeze, reply });
+        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))?
     }
 
     /// Removes a container and its root.
-    pub fn remove(&self, _name: &ContainerName, _options: RemoveOptions) -> Result<JobId, EngineError> {
-        unimplemented!()
+    pub fn remove(&self, name: &ContainerName, options: RemoveOptions) -> Result<JobId, EngineError> {
+        let view = self.container(name)?;
+        if view.status.is_active() && !options.force {
+            return Err(EngineError::Running {
+                name: name.clone(),
+                status: view.status.as_str(),
+                advice: "stop it first, or remove it by force with 'holmctl rm --force'",
+            });
+        }
+        self.ask(name, JobKind::Remove, |job| Request::Remove { force: options.force, job })
     }
 
     /// Renames a container that does not run.
-    pub async fn rename(&self, _name: &ContainerName, _to: ContainerName) -> Result<(), EngineError> {
-        unimplemented!()
-    }
-
-    /// Runs a process in a running container. It is killed when `end_exec` is called, unless it was detached.
-    pub async fn exec(&self, _name: &ContainerName, _request: ExecRequest) -> Result<Executed, EngineError> {
-        unimplemented!()
-    }
-
-    /// A process started by [`exec`](Self::exec).
-    pub fn process(&self, _id: ProcessId) -> Result<ProcessView, EngineError> {
-        unimplemented!()
-    }
-
-    /// Sends a signal to a process started by [`exec`](Self::exec); `all` reaches everything it started too.
-    pub fn kill_process(&self, _id: ProcessId, _who: Who, _signal: Signal) -> Result<(), EngineError> {
-        unimplemented!()
+    pub async fn rename(&self, name: &ContainerName, to: ContainerName) -> Result<(), EngineError> {
+        let container = self.inner.find(name)?;
+        let reserved = self.inner.reserve(&to)?;
+        let (reply, answer) = oneshot::channel();
+        container.ask(Request::Rename { to, reply });
+        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))??;
+        reserved.take_over(name);
+        Ok(())
     }
 
     /// The master of the container's terminal.
-    pub fn attach(&self, _name: &ContainerName) -> Result<OwnedFd, EngineError> {
-        unimplemented!()
+    pub fn attach(&self, name: &ContainerName) -> Result<OwnedFd, EngineError> {
+        let handles = self.inner.find(name)?.handles()?;
+        let terminal = handles.terminal.as_ref().ok_or_else(|| EngineError::NoTerminal(name.clone()))?;
+        terminal.try_clone().map_err(|source| EngineError::State { op: "open", path: "the terminal".into(), source })
     }
 
-    /// Figures of the container's cgroup, by name: `(key, value)` with keys such as `MemoryCurrent`.
-    pub fn stats(&self, _name: &ContainerName) -> Result<Vec<(&'static str, u64)>, EngineError> {
-        unimplemented!()
+    /// Figures of the container's cgroup, by name: `(key, value)` with keys such as `MemoryCurrent`; sizes in bytes,
+    /// times in µs. A figure the kernel does not have is left out.
+    pub fn stats(&self, name: &ContainerName) -> Result<Vec<(&'static str, u64)>, EngineError> {
+        Ok(self.inner.find(name)?.handles()?.cgroup.figures())
     }
 
     /// Processes of the container: sub-cgroup, process id as the host sees it, command line.
-    pub fn processes(&self, _name: &ContainerName) -> Result<Vec<(String, u32, String)>, EngineError> {
-        unimplemented!()
+    pub fn processes(&self, name: &ContainerName) -> Result<Vec<(String, u32, String)>, EngineError> {
+        let handles = self.inner.find(name)?.handles()?;
+        handles.cgroup.processes().map_err(|source| EngineError::State {
+            op: "list",
+            path: handles.cgroup.path().to_owned(),
+            source,
+        })
     }
 
-    /// The container's os-release as key and value.
-    pub async fn os_release(&self, _name: &ContainerName) -> Result<Vec<(String, String)>, EngineError> {
-        unimplemented!()
+    /// The running container's os-release as key and value (os-release(5)); empty when it has none.
+    pub async fn os_release(&self, name: &ContainerName) -> Result<Vec<(String, String)>, EngineError> {
+        let view = self.container(name)?;
+        if view.leader == 0 {
+            return Err(EngineError::NotRunning(name.clone()));
+        }
+        Ok(blocking(move || table::os_release(view.leader)).await)
+    }
+
+    fn ask(
+        &self,
+        name: &ContainerName,
+        kind: JobKind,
+        request: impl FnOnce(jobs::Job) -> Request,
+    ) -> Result<JobId, EngineError> {
+        let container = self.inner.find(name)?;
+        let job = self.inner.jobs.begin(kind, name.as_str());
+        let id = job.id();
+        container.ask(request(job));
+        Ok(id)
     }
 
     // ---- images
 
     /// Every image, in order of name.
     pub fn images(&self) -> Vec<ImageView> {
-        unimplemented!()
+        self.inner.images().values().cloned().collect()
     }
 
     /// One image.
-    pub fn image(&self, _name: &ImageName) -> Result<ImageView, EngineError> {
-        unimplemented!()
-    }
-
-    /// Imports an archive. An absent name takes the one in the archive.
-    pub fn import_image(&self, _source: OwnedFd, _name: Option<ImageName>) -> Result<JobId, EngineError> {
-        unimplemented!()
-    }
-
-    /// Gives an image a second name.
-    pub async fn tag_image(&self, _name: &ImageName, _to: ImageName) -> Result<(), EngineError> {
-        unimplemented!()
-    }
-
-    /// Removes a name, and with the last one the layers nobody else needs.
-    pub async fn remove_image(&self, _name: &ImageName) -> Result<(), EngineError> {
-        unimplemented!()
+    pub fn image(&self, name: &ImageName) -> Result<ImageView, EngineError> {
+        self.inner.images().get(name).cloned().ok_or_else(|| EngineError::NoSuchImage(name.to_string()))
     }
 
     // ---- devices
 
     /// Every device of the DeviceSet.
     pub async fn devices(&self) -> Result<Vec<DeviceInfo>, EngineError> {
-        unimplemented!()
+        let devices = Arc::clone(&self.inner.devices);
+        Ok(blocking(move || devices.devices()).await?)
     }
 
     /// The pool's numbers as of the last look, which is never older than a few seconds.
     pub fn pool(&self) -> PoolStatus {
-        unimplemented!()
+        self.inner.pool()
     }
 
     // ---- jobs
 
     /// Jobs under way.
     pub fn jobs(&self) -> Vec<JobView> {
-        unimplemented!()
+        self.inner.jobs.list()
     }
 
     /// One job.
-    pub fn job(&self, _id: JobId) -> Option<JobView> {
-        unimplemented!()
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.inner.jobs.find(id)
     }
 
     /// Asks a job to end early.
-    pub fn cancel_job(&self, _id: JobId) -> Result<(), EngineError> {
-        unimplemented!()
+    pub fn cancel_job(&self, id: JobId) -> Result<(), EngineError> {
+        self.inner.jobs.cancel(id)
     }
+
+    // ---- the daemon's end
+
+    /// Refuses whatever would start something, from now on.
+    pub fn begin_shutdown(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+    }
+
+    /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the longest.
+    pub async fn stop_all(&self) {
+        let mut events = self.subscribe();
+        for view in self.containers() {
+            if view.status.is_active() {
+                // One that has just been removed needs no stop.
+                let _ = self.stop(view.name(), StopOptions::default());
+            }
+        }
+        while self.containers().iter().any(|view| view.status.is_active()) {
+            // Every end is an event; the interval only covers a listener that fell behind.
+            let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+        }
+    }
+
+    /// Gives the DeviceSet back: every idle device is deactivated, and the pool when none is in use.
+    pub async fn close_devices(&self) -> Result<(), EngineError> {
+        let devices = Arc::clone(&self.inner.devices);
+        Ok(blocking(move || devices.close()).await?)
+    }
+}
+
+fn new_id() -> Result<ContainerId, EngineError> {
+    let bytes =
+        random_bytes().map_err(|source| EngineError::State { op: "read", path: "/dev/urandom".into(), source })?;
+    Ok(ContainerId::from_random(bytes))
+}
+
+/// Bytes that nobody can guess and that will not come again.
+fn random_bytes() -> std::io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom").and_then(|mut source| std::io::Read::read_exact(&mut source, &mut bytes))?;
+    Ok(bytes)
 }

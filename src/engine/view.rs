@@ -148,7 +148,9 @@ pub struct ProcessView {
     pub owner: Option<String>,
     /// When it started.
     pub started_usec: Usec,
-    /// How it ended, once it has.
+    /// Whether it has ended.
+    pub ended: bool,
+    /// How it ended, if anybody knows.
     pub exit: Option<Exit>,
 }
 

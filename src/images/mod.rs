@@ -9,6 +9,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::model::{ErrorCode, ImageConfig};
 
+mod archive;
+mod codec;
+mod config;
+mod detect;
+mod digest;
+mod docker;
+mod job;
+mod layers;
+mod limits;
+mod members;
+mod oci;
+mod pipeline;
+mod source;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+use job::Job;
+use limits::Limits;
+use source::Source;
+
 /// How far an import has come; shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -21,6 +43,8 @@ pub struct Progress {
 }
 
 /// Where layers go: made by the engine, one device per layer.
+///
+/// A layer may hold device nodes, as its archive had them: wherever a tree is mounted, it is mounted `nodev`.
 pub trait LayerStore {
     /// What keeps a layer's tree open while it is filled.
     type Tree: LayerTree;
@@ -28,17 +52,18 @@ pub trait LayerStore {
     /// Whether the layer with this chain id (OCI image-spec, config.md "Layer ChainID"; `sha256:…`) is there already.
     fn contains(&self, chain_id: &str) -> Result<bool, ImageError>;
 
-    /// Opens a new tree for the layer `chain_id` above `parent` (`None`: above an empty tree).
-    fn begin(&self, chain_id: &str, parent: Option<&str>) -> Result<Self::Tree, ImageError>;
+    /// Opens a new tree above the layer with the chain id `parent` (`None`: an empty tree). Its own chain id is not
+    /// known yet: that of a plain tree in a pipe is known when the pipe has been read.
+    fn begin(&self, parent: Option<&str>) -> Result<Self::Tree, ImageError>;
 }
 
 /// A layer's tree being filled. Dropped without [`finish`](Self::finish), it is thrown away.
 pub trait LayerTree {
-    /// The root directory of the tree.
+    /// The root directory of the tree. An `O_PATH` descriptor will do; nothing else may change the tree meanwhile.
     fn root(&self) -> BorrowedFd<'_>;
 
-    /// Keeps it: complete and on the disk when this returns.
-    fn finish(self) -> Result<(), ImageError>;
+    /// Keeps it as the layer `chain_id`: complete and on the disk when this returns.
+    fn finish(self, chain_id: &str) -> Result<(), ImageError>;
 }
 
 /// What an import found.
@@ -58,8 +83,12 @@ pub struct Imported {
     pub config: ImageConfig,
 }
 
-/// Reads an archive from `source` (a file or a pipe), finds its kind by content, verifies it and unpacks its layers
-/// into `store`. `scratch`: a directory for what must be kept while a pipe is read; emptied of it at the end.
+/// Reads an archive from `source` (a file, from where it stands, or a pipe), finds its kind by content, verifies it and
+/// unpacks its layers into `store`. `scratch`: a directory for what must be kept while a pipe or a compressed file is
+/// read; nothing of it is left there.
+///
+/// Reads with one further thread, and does not return before that has ended. Cancelling takes effect within 64 KiB read,
+/// or a quarter of a second when a pipe is silent.
 ///
 /// After an error every layer that was finished stays in the store; the one being filled is thrown away.
 pub fn import<S: LayerStore>(
@@ -68,8 +97,8 @@ pub fn import<S: LayerStore>(
     store: &S,
     progress: &Arc<Progress>,
 ) -> Result<Imported, ImageError> {
-    let _ = (source, scratch, store, progress);
-    Err(ImageError::Invalid("not written yet".into()))
+    let job = Job::new(progress, scratch, Limits::default());
+    archive::import(Source::open(source, &job)?, store, &job)
 }
 
 /// What can go wrong with an image.

@@ -21,8 +21,19 @@ pub struct ImageInfo {
     pub layers: Vec<String>,
     /// The device that holds the topmost layer, which containers are snapshots of.
     pub device: DeviceId,
+    /// The devices of all layers, lowest first; images with the same lower layers share them.
+    pub devices: Vec<LayerDevice>,
     /// How to run it.
     pub config: ImageConfig,
+}
+
+/// A layer's device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerDevice {
+    /// `sha256:…`: the layer and everything below it (OCI image-spec, config.md "Layer ChainID").
+    pub chain_id: String,
+    /// Its device.
+    pub device: DeviceId,
 }
 
 /// What an image says about running it (OCI image-spec, config.md).

@@ -17,7 +17,7 @@ pub use container::{
 pub use device::{DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
 pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
-pub use image::{ImageConfig, ImageInfo};
+pub use image::{ImageConfig, ImageInfo, LayerDevice};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError};
 pub use signal::{Signal, SignalError};
 pub use time::{Usec, now_usec};

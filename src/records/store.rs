@@ -341,6 +341,7 @@ mod tests {
             created_usec: 2,
             layers: vec![],
             device: DeviceId::parse("layer:0").unwrap(),
+            devices: vec![],
             config: ImageConfig::default(),
         };
         store.put_image(&image).unwrap();

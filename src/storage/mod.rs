@@ -4,12 +4,28 @@
 //! |---|---|
 //! | this one | the trait and its words; free of device-mapper types |
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
-//! | `copy.rs` | driver `copy`: copies of whole trees |
+//! | `copy.rs`, `tree.rs` | driver `copy`: copies of whole trees |
+//! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
+
+pub mod copy;
+pub mod thin;
+
+mod crc32c;
+mod tree;
 
 use std::fmt;
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::FlockOperation;
+
+use self::copy::CopyDeviceSet;
+use self::thin::{ThinConfig, ThinDeviceSet};
+#[cfg(test)]
+use crate::model::DeviceState;
 use crate::model::{Bytes, DeviceId, DeviceInfo, Driver, ErrorCode, PoolStatus};
 
 /// Directory at the top of every device that holds the tree; beside it is the device's label.
@@ -234,5 +250,129 @@ impl StorageError {
             | Self::DeviceMapper { .. }
             | Self::Program { .. } => ErrorCode::StorageFailed,
         }
+    }
+}
+
+/// Which driver is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// `thin` where the kernel has it, else `copy`; but what a directory was begun with it goes on with.
+    #[default]
+    Auto,
+    /// `thin`, or an error.
+    Thin,
+    /// `copy`.
+    Copy,
+}
+
+/// An open set.
+#[derive(Debug)]
+pub struct Opened {
+    /// The set.
+    pub set: Arc<dyn DeviceSet>,
+    /// Why it is not driver `thin`, when [`DriverChoice::Auto`] chose `copy`: worth a line in the log.
+    pub fallback: Option<String>,
+}
+
+/// Opens the set in `config.directory`, which is made on first use. Driver `copy` uses nothing else of `config`.
+///
+/// After an error everything is as before, but for what opening had repaired already; opening again goes on from there.
+pub fn open(choice: DriverChoice, config: &ThinConfig) -> Result<Opened, StorageError> {
+    let fallback = match choice {
+        DriverChoice::Thin => None,
+        DriverChoice::Copy => Some(None),
+        DriverChoice::Auto => choose(&config.directory, thin::available()).map(Some),
+    };
+    let set: Arc<dyn DeviceSet> = match &fallback {
+        None => ThinDeviceSet::open(config)?,
+        Some(_) => CopyDeviceSet::open(&config.directory)?,
+    };
+    Ok(Opened { set, fallback: fallback.flatten() })
+}
+
+/// Why `copy` is to be used; None for `thin`. A directory with a pool in it stays with it: an error of its driver is
+/// better than containers and images that seem to have vanished.
+fn choose(directory: &Path, thin: Result<(), StorageError>) -> Option<String> {
+    if directory.join("journal").exists() {
+        return None;
+    }
+    if directory.join("trees").exists() {
+        return Some(format!("{} was begun with it", directory.display()));
+    }
+    thin.err().map(|error| error.to_string())
+}
+
+/// Makes the directory and locks it for as long as the file is open.
+fn lock_directory(directory: &Path) -> Result<File, StorageError> {
+    let failed = |op| move |source| StorageError::Io { op, path: directory.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("make"))?;
+    let file = File::open(directory).map_err(failed("open"))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::PoolState {
+            pool: directory.display().to_string(),
+            state: "in use by another process",
+            advice: "only one holmd can use a directory: stop the other, or configure another directory and prefix",
+        }),
+        other => other.map(|()| file).map_err(|error| failed("lock")(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_kept_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = lock_directory(directory.path()).unwrap();
+        assert!(matches!(lock_directory(directory.path()), Err(StorageError::PoolState { .. })));
+        drop(lock);
+        lock_directory(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn auto_takes_what_is_there_and_stays_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = || Err(StorageError::NotSupported { what: "device-mapper", advice: "load it".into() });
+        assert_eq!(choose(directory.path(), Ok(())), None);
+        assert!(choose(directory.path(), missing()).unwrap().contains("device-mapper"));
+        std::fs::create_dir(directory.path().join("trees")).unwrap();
+        assert!(choose(directory.path(), Ok(())).unwrap().contains("begun"));
+        std::fs::write(directory.path().join("journal"), "").unwrap();
+        assert_eq!(choose(directory.path(), missing()), None);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/storage/behaviour.rs"]
+mod behaviour;
+
+#[cfg(test)]
+mod driver_tests {
+    //! The same bodies over the model of a kernel and over `copy`; over a real kernel in `tests/storage_kernel.rs`.
+    use super::behaviour::{Subject, every_behaviour};
+    use super::*;
+
+    #[test]
+    fn thin_does_what_every_driver_does() {
+        let model = thin::model::Model::new();
+        let open = || thin::over(&model) as Arc<dyn DeviceSet>;
+        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true });
+    }
+
+    #[test]
+    fn copy_does_what_every_driver_does() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = || CopyDeviceSet::open(directory.path()).unwrap() as Arc<dyn DeviceSet>;
+        let probe = open();
+        let base = DeviceId::parse(BASE).unwrap();
+        if let Err(StorageError::Io { source, .. }) = probe.mount_device(&base, Access::ReadOnly)
+            && source.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            eprintln!("skipped: detached mounts need CAP_SYS_ADMIN");
+            return;
+        }
+        drop(probe);
+        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false });
     }
 }

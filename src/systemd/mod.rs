@@ -1,4 +1,30 @@
 //! systemd and its friends on the bus: scopes, jobs, machined, the journal's stream sockets, readiness.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the trait [`Scopes`] and its words |
+//! | `scope.rs` | [`Systemd`]: scopes started and found through the manager |
+//! | `properties.rs` | which properties a scope gets, and why |
+//! | `job.rs` | waiting for the end of a systemd job |
+//! | `bus.rs` | the manager's calls that are used, and its errors in our words |
+//! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
+//! | `journal.rs` | streams into the journal |
+//! | `notify.rs` | readiness, watchdog and the fd store of our own service |
+//! | `caller.rs` | who sent a message |
+//! | `fake.rs` | [`Scopes`] for tests of policy |
+
+mod bus;
+pub mod caller;
+#[doc(hidden)]
+pub mod fake;
+mod job;
+pub mod journal;
+mod machined;
+pub mod notify;
+mod properties;
+mod scope;
+#[cfg(test)]
+mod testbus;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -6,11 +32,14 @@ use std::pin::Pin;
 
 use crate::model::{ErrorCode, Limits};
 
+pub use machined::{Machine, Machined};
+pub use scope::{Systemd, scope_name};
+
 /// A future behind a pointer, so that [`Scopes`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the engine needs of systemd's manager; one real implementation, one fake for tests of policy.
-pub trait Scopes: Send + Sync {
+pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Starts a transient scope around `request.pid` and waits until its job is done and its control group is known.
     /// After an error no scope of that name is left by this call.
     fn start<'a>(&'a self, request: &'a ScopeRequest) -> BoxFuture<'a, Result<Scope, SystemdError>>;
@@ -98,6 +127,30 @@ pub enum SystemdError {
         unit: String,
         /// What systemd says.
         found: String,
+    },
+    /// The process that a scope was to be started around is not there.
+    #[error("process {pid} ended before {unit} could be started around it")]
+    ProcessGone {
+        /// Which unit.
+        unit: String,
+        /// Which process.
+        pid: u32,
+    },
+    /// machined does not know a container, and everything else works.
+    #[error("machined does not list '{machine}' ('machinectl' will not show it): {source}")]
+    Machined {
+        /// The machine's name.
+        machine: String,
+        /// Why.
+        source: zbus::Error,
+    },
+    /// Somebody else's machine has the name.
+    #[error("machined lists another machine '{machine}' of the service '{service}' ('machinectl' will not show ours)")]
+    MachineTaken {
+        /// The machine's name.
+        machine: String,
+        /// Whose it is.
+        service: String,
     },
     /// The system is shutting down.
     #[error("the system is shutting down: nothing can be started")]

@@ -1,0 +1,237 @@
+//! Follows a payload until it ends: what its monitor says, signals for us that are meant for it, its terminal.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::Poll;
+
+use tokio::signal::unix::{self, SignalKind};
+use zbus::OwnedObjectPath;
+
+use super::error::CliError;
+use super::terminal::{self, Terminal};
+use crate::client::{ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
+use crate::model::Exit;
+
+/// What of the caller's the payload gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streams {
+    /// Standard input.
+    pub(crate) interactive: bool,
+    /// A terminal, instead of the three streams.
+    pub(crate) terminal: bool,
+}
+
+/// Who runs.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// A container.
+    Container(ContainerProxy<'static>),
+    /// A process that exec started.
+    Process(ProcessProxy<'static>),
+}
+
+/// The start that a container waits for.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) jobs: &'a mut Jobs,
+    pub(crate) job: &'a OwnedObjectPath,
+    pub(crate) name: &'a str,
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The payload ended.
+    Exited(Exit),
+    /// The user went; the payload goes on.
+    Detached,
+    /// The payload's monitor, or its terminal, is closed and nobody said how it ended.
+    Closed,
+}
+
+/// A payload's monitor and terminal, and the signals for it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    monitor: Option<Monitor>,
+    forwarded: Forwarded,
+    interactive: bool,
+    terminal: Option<Terminal>,
+}
+
+impl Session {
+    /// Before the request: what goes along with it. Signals are caught from now on.
+    pub(crate) fn prepare(streams: Streams) -> Result<(Self, Io), CliError> {
+        let forwarded = Forwarded::catch()?;
+        let (monitor, theirs) = Monitor::pair()?;
+        let io = Io { monitor: Some(theirs), ..streams.io()? };
+        Ok((Self { monitor: Some(monitor), forwarded, interactive: streams.interactive, terminal: None }, io))
+    }
+
+    /// For a terminal that is there already; its end is that of the terminal.
+    pub(crate) fn of_terminal(master: OwnedFd) -> Result<Self, CliError> {
+        let mut session = Self { monitor: None, forwarded: Forwarded::catch()?, interactive: true, terminal: None };
+        session.connect(master)?;
+        Ok(session)
+    }
+
+    /// Connects a terminal; a second one is closed.
+    pub(crate) fn connect(&mut self, master: OwnedFd) -> Result<(), CliError> {
+        if self.terminal.is_none() {
+            self.terminal = Some(Terminal::connect(master, self.interactive)?);
+        }
+        Ok(())
+    }
+
+    /// Follows until the end. With a `start`, its failure is the error, and signals are kept until it has succeeded.
+    pub(crate) async fn follow(mut self, payload: &Payload, mut start: Option<Start<'_>>) -> Result<Ending, CliError> {
+        let mut early = Vec::new();
+        loop {
+            tokio::select! {
+                event = next_event(self.monitor.as_ref()) => match event? {
+                    MonitorEvent::Terminal(master) => self.connect(master)?,
+                    MonitorEvent::Exited(end) => {
+                        self.finish().await;
+                        hint(end.exit, end.oom_kills);
+                        return Ok(Ending::Exited(end.exit));
+                    }
+                    MonitorEvent::Closed => {
+                        self.finish().await;
+                        return started(start).await.map(|()| Ending::Closed);
+                    }
+                },
+                ended = start_end(start.as_mut()) => {
+                    ended?;
+                    start = None;
+                    for signal in early.drain(..) {
+                        payload.kill(signal).await?;
+                    }
+                }
+                signal = self.forwarded.next() => match signal {
+                    libc::SIGWINCH => self.terminal.iter().for_each(Terminal::resize),
+                    signal if start.is_some() => early.push(signal),
+                    signal => payload.kill(signal).await?,
+                },
+                left = left(self.terminal.as_ref(), self.monitor.is_none()) => return Ok(left),
+            }
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.finish().await;
+        }
+    }
+}
+
+async fn next_event(monitor: Option<&Monitor>) -> Result<MonitorEvent, CliError> {
+    match monitor {
+        Some(monitor) => Ok(monitor.next().await?),
+        None => std::future::pending().await,
+    }
+}
+
+async fn start_end(start: Option<&mut Start<'_>>) -> Result<(), CliError> {
+    match start {
+        Some(start) => Ok(start.jobs.wait(start.job, Goal::Running(start.name), |_| {}).await?),
+        None => std::future::pending().await,
+    }
+}
+
+/// The monitor is gone: if that is because the start failed, its job says why.
+async fn started(mut start: Option<Start<'_>>) -> Result<(), CliError> {
+    match start.as_mut() {
+        Some(start) => start_end(Some(start)).await,
+        None => Ok(()),
+    }
+}
+
+/// Completes when the user went or, where the terminal is all we have, when that is closed.
+async fn left(terminal: Option<&Terminal>, is_all: bool) -> Ending {
+    match terminal {
+        Some(terminal) if is_all => {
+            if terminal.gone().await {
+                Ending::Detached
+            } else {
+                Ending::Closed
+            }
+        }
+        Some(terminal) => {
+            terminal.detached().await;
+            Ending::Detached
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A kill for lack of memory looks like any other.
+fn hint(exit: Exit, oom_kills: u64) {
+    if oom_kills > 0 && matches!(exit, Exit::Signal { number: 9, .. }) {
+        eprintln!("holmctl: the kernel killed it for lack of memory: raise --memory");
+    }
+}
+
+impl Payload {
+    /// Sends a signal. One that has ended meanwhile needs none.
+    async fn kill(&self, signal: i32) -> Result<(), CliError> {
+        let sent = match self {
+            Self::Container(container) => container.kill("leader", signal).await,
+            Self::Process(process) => process.kill("leader", signal).await,
+        };
+        match sent.map_err(crate::client::ClientError::from) {
+            Err(error @ crate::client::ClientError::AccessDenied { .. }) => Err(error.into()),
+            // Ended, or the daemon is away: the monitor says how it goes on.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Streams {
+    fn io(self) -> Result<Io, CliError> {
+        if self.terminal {
+            return Ok(Io { terminal_size: terminal::size(), ..Io::default() });
+        }
+        let stdin = if self.interactive { pass(io::stdin())? } else { null()? };
+        Ok(Io {
+            stdin: Some(stdin),
+            stdout: Some(pass(io::stdout())?),
+            stderr: Some(pass(io::stderr())?),
+            ..Io::default()
+        })
+    }
+}
+
+fn pass(stream: impl AsFd) -> Result<OwnedFd, CliError> {
+    stream.as_fd().try_clone_to_owned().map_err(|source| CliError::io("pass a standard stream on", source))
+}
+
+fn null() -> Result<OwnedFd, CliError> {
+    Ok(File::open("/dev/null").map_err(|source| CliError::io("open /dev/null", source))?.into())
+}
+
+/// Signals that are meant for the payload, and SIGWINCH.
+#[derive(Debug)]
+struct Forwarded(Vec<(i32, unix::Signal)>);
+
+impl Forwarded {
+    fn catch() -> Result<Self, CliError> {
+        const SIGNALS: [i32; 7] =
+            [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
+        let one = |number| Ok((number, unix::signal(SignalKind::from_raw(number))?));
+        let signals: io::Result<_> = SIGNALS.into_iter().map(one).collect();
+        signals.map(Self).map_err(|source| CliError::io("catch signals", source))
+    }
+
+    async fn next(&mut self) -> i32 {
+        poll_fn(|context| {
+            for (number, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,99 @@
+//! `holmctl run`
+//!
+//! One connection, one write with the match rules, one call. What follows comes by itself: the job's end when the start
+//! fails, and from the monitor's socket the terminal and the end of the payload, whatever happens to the daemon.
+
+use zbus::OwnedObjectPath;
+
+use crate::cli::container_args::ContainerArgs;
+use crate::cli::error::CliError;
+use crate::cli::exit::Status;
+use crate::cli::session::{Ending, Payload, Session, Start, Streams};
+use crate::cli::{Outcome, output};
+use crate::client::{Client, ClientError, Goal, Jobs, Options, Rule, object_name};
+use crate::model::ImageName;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Do not wait for its end: print its name and leave it alone
+    #[arg(short, long)]
+    detach: bool,
+    #[command(flatten)]
+    container: ContainerArgs,
+}
+
+/// A request on its way.
+struct Request {
+    name: String,
+    image: ImageName,
+    options: Options,
+}
+
+pub(crate) async fn run(args: Args) -> Outcome {
+    let container = args.container;
+    let streams = Streams { interactive: container.interactive, terminal: container.tty };
+    if args.detach && streams.interactive && !streams.terminal {
+        return Err(CliError::Usage("--interactive with --detach needs --tty: nothing else can be attached to".into()));
+    }
+    let remove = container.auto_remove();
+    let (name, image) = (container.bus_name().to_owned(), container.image()?);
+    let options = container.options(|name| std::env::var(name).ok())?.into_dict();
+    let request = Request { name, image, options };
+    if args.detach { detached(request).await } else { attached(request, streams, remove).await }
+}
+
+async fn detached(request: Request) -> Outcome {
+    let client = Client::connect().await?;
+    let mut jobs = Jobs::listen(&client, &[]).await?;
+    let (path, job) = request.send(&client).await?;
+    let name = name_of(&path);
+    jobs.wait(&job, Goal::Running(&name), |_| {}).await?;
+    output::write(&format!("{name}\n"))?;
+    Ok(Status::SUCCESS)
+}
+
+async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outcome {
+    let (session, io) = Session::prepare(streams)?;
+    io.add_to(&mut request.options);
+    let client = Client::connect().await?;
+    let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
+    let mut jobs = Jobs::listen(&client, rules).await?;
+    // Sending consumes the request, and with it our copy of the monitor's side of the socket.
+    let (path, job) = request.send(&client).await?;
+    let name = name_of(&path);
+    let payload = Payload::Container(client.container_at(path.clone()).await?);
+    let start = Start { jobs: &mut jobs, job: &job, name: &name };
+    match session.follow(&payload, Some(start)).await? {
+        Ending::Exited(exit) => {
+            if remove {
+                gone(&mut jobs, &path, &name).await?;
+            }
+            Ok(exit.into())
+        }
+        Ending::Detached => {
+            eprintln!("holmctl: detached: 'holmctl attach {name}' comes back to it");
+            Ok(Status::SUCCESS)
+        }
+        Ending::Closed => Err(ClientError::Lost { subject: name }.into()),
+    }
+}
+
+/// Waits until the name is free, or the user has waited enough.
+async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
+    tokio::select! {
+        removed = jobs.wait_removed(path, name) => Ok(removed?),
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|source| CliError::io("catch signals", source)),
+    }
+}
+
+impl Request {
+    async fn send(self, client: &Client) -> Result<(OwnedObjectPath, OwnedObjectPath), CliError> {
+        let manager = client.manager().await?;
+        Ok(manager.run_container(&self.name, self.image.as_str(), &self.options).await?)
+    }
+}
+
+/// The name is in the path; one that cannot be read is shown as it is.
+fn name_of(path: &OwnedObjectPath) -> String {
+    object_name(path.as_str()).unwrap_or_else(|| path.to_string())
+}

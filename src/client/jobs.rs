@@ -1,0 +1,230 @@
+//! Waits for the end of jobs, across restarts of the daemon.
+
+use std::collections::{HashMap, HashSet};
+
+use zbus::OwnedObjectPath;
+
+use super::value::Properties;
+use super::{Client, ClientError, Rule, Signal, Signals};
+use crate::model::ErrorCode;
+
+/// How far a job is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobProgress {
+    /// Done.
+    pub done: u64,
+    /// In all; 0 when unknown.
+    pub total: u64,
+}
+
+/// What a job is to reach: what we look at when the daemon was restarted and the job is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal<'a> {
+    /// The container runs.
+    Running(&'a str),
+    /// It does not.
+    Stopped(&'a str),
+    /// It is gone.
+    Removed(&'a str),
+    /// Nothing that outlives a restart of the daemon.
+    Nothing(&'a str),
+}
+
+/// Jobs that are waited for, and removals. Open it before the calls that make them; they may then be waited for in any
+/// order.
+#[derive(Debug)]
+pub struct Jobs {
+    client: Client,
+    signals: Signals,
+    ended: HashMap<OwnedObjectPath, Result<(), ClientError>>,
+    removed: HashSet<OwnedObjectPath>,
+    subjects: HashMap<OwnedObjectPath, String>,
+    interrupted: bool,
+}
+
+impl Jobs {
+    /// Starts to listen to the end of jobs, and to what `rules` add.
+    pub async fn listen(client: &Client, rules: &[Rule<'_>]) -> Result<Self, ClientError> {
+        let rules: Vec<_> = rules.iter().copied().chain([Rule::JobChanges]).collect();
+        let signals = client.signals(&rules).await?;
+        Ok(Self {
+            client: client.clone(),
+            signals,
+            ended: HashMap::new(),
+            removed: HashSet::new(),
+            subjects: HashMap::new(),
+            interrupted: false,
+        })
+    }
+
+    /// Waits, without limit, until a job has ended. Its failure is the error. When the daemon is restarted meanwhile the
+    /// goal decides: it was reached, or is being reached, or the error is [`ClientError::Interrupted`]. May be cancelled
+    /// and called again.
+    pub async fn wait(
+        &mut self,
+        job: &OwnedObjectPath,
+        goal: Goal<'_>,
+        mut progress: impl FnMut(JobProgress),
+    ) -> Result<(), ClientError> {
+        loop {
+            if let Some(end) = self.ended.remove(job) {
+                return end;
+            }
+            if self.interrupted {
+                return self.settle(goal).await;
+            }
+            if let Some((path, done)) = self.step().await?
+                && path == *job
+            {
+                progress(done);
+            }
+        }
+    }
+
+    /// Waits until a container is gone; `Rule::ContainersRemoved` must have been listened to. A restart of the daemon
+    /// is survived by asking it.
+    pub async fn wait_removed(&mut self, path: &OwnedObjectPath, name: &str) -> Result<(), ClientError> {
+        while !self.removed.contains(path) {
+            if std::mem::take(&mut self.interrupted) {
+                match self.client.container(name).await {
+                    Ok(_) => {}
+                    Err(error) if error.is(ErrorCode::NoSuchContainer) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    /// What a job that has ended was about, which for an import may only be known at its end; `Rule::JobsRemoved` must
+    /// have been listened to. `None` when the daemon was restarted meanwhile.
+    pub async fn subject(&mut self, job: &OwnedObjectPath) -> Result<Option<String>, ClientError> {
+        while !self.interrupted && !self.subjects.contains_key(job) {
+            self.step().await?;
+        }
+        Ok(self.subjects.remove(job))
+    }
+
+    /// Takes one signal; gives back a job's progress if that is what it was.
+    async fn step(&mut self) -> Result<Option<(OwnedObjectPath, JobProgress)>, ClientError> {
+        match self.next().await? {
+            Signal::Changed { path, values, .. } => match job_end(&values) {
+                Some(end) => drop(self.ended.insert(path, end)),
+                None => {
+                    let progress = JobProgress { done: values.number("Progress"), total: values.number("Total") };
+                    return Ok(Some((path, progress)));
+                }
+            },
+            Signal::Listed { member, path, .. } if member == "ContainerRemoved" => drop(self.removed.insert(path)),
+            Signal::JobRemoved { path, subject, .. } => drop(self.subjects.insert(path, subject)),
+            Signal::DaemonGone => self.interrupted = true,
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    async fn next(&mut self) -> Result<Signal, ClientError> {
+        self.signals.next().await.ok_or_else(|| ClientError::NoDaemon { message: "the bus is gone".into() })
+    }
+
+    /// Looks at the container, which starts the daemon again, and waits while its state is on the way.
+    async fn settle(&mut self, goal: Goal<'_>) -> Result<(), ClientError> {
+        let container = match self.client.container(goal.name()).await {
+            Ok(container) => container,
+            Err(error) if error.is(ErrorCode::NoSuchContainer) && matches!(goal, Goal::Removed(_)) => return Ok(()),
+            Err(error) if error.is(ErrorCode::NoSuchContainer) => return Err(goal.interrupted()),
+            Err(error) => return Err(error),
+        };
+        self.signals.add(Rule::Object(container.inner().path().as_str())).await?;
+        self.signals.add(Rule::ContainersRemoved).await?;
+        loop {
+            let state = match container.state().await.map_err(ClientError::from) {
+                Ok(state) => state,
+                // The object is gone from the bus.
+                Err(ClientError::Mismatch { .. }) if matches!(goal, Goal::Removed(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match goal.judge(&state) {
+                Verdict::Reached => return Ok(()),
+                Verdict::Missed => return Err(goal.interrupted()),
+                Verdict::OnTheWay => self.next().await?,
+            };
+        }
+    }
+}
+
+/// How a job ended, once its properties say so.
+pub(super) fn job_end(values: &Properties) -> Option<Result<(), ClientError>> {
+    match values.text("Result").as_str() {
+        "" => None,
+        "done" => Some(Ok(())),
+        result => Some(Err(ClientError::from_job(result, &values.text("Error"), values.text("Message")))),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Reached,
+    OnTheWay,
+    Missed,
+}
+
+impl Goal<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Running(name) | Self::Stopped(name) | Self::Removed(name) | Self::Nothing(name) => name,
+        }
+    }
+
+    fn interrupted(&self) -> ClientError {
+        ClientError::Interrupted { subject: self.name().to_owned() }
+    }
+
+    fn judge(&self, state: &str) -> Verdict {
+        match (self, state) {
+            (Self::Running(_), "running" | "frozen") => Verdict::Reached,
+            (Self::Running(_), "starting") => Verdict::OnTheWay,
+            (Self::Stopped(_), "created" | "stopped" | "failed") => Verdict::Reached,
+            (Self::Stopped(_) | Self::Removed(_), "stopping") => Verdict::OnTheWay,
+            _ => Verdict::Missed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use zbus::{OwnedVariant, Str};
+
+    use super::*;
+
+    fn values(pairs: &[(&str, &str)]) -> Properties {
+        let own = |text: &str| OwnedVariant::from(Str::from(text.to_owned()));
+        Properties::from_map(pairs.iter().map(|(k, v)| ((*k).to_owned(), own(v))).collect::<HashMap<_, _>>())
+    }
+
+    #[test]
+    fn progress_is_no_end() {
+        assert!(job_end(&values(&[])).is_none());
+        assert!(job_end(&values(&[("Result", "")])).is_none());
+    }
+
+    #[test]
+    fn an_end_carries_its_error() {
+        assert!(job_end(&values(&[("Result", "done")])).unwrap().is_ok());
+        let failed = values(&[("Result", "failed"), ("Error", "org.holm1.Error.PoolFull"), ("Message", "no room")]);
+        assert!(job_end(&failed).unwrap().unwrap_err().is(ErrorCode::PoolFull));
+    }
+
+    #[test]
+    fn a_lost_job_is_judged_by_the_state() {
+        assert_eq!(Goal::Running("a").judge("starting"), Verdict::OnTheWay);
+        assert_eq!(Goal::Running("a").judge("failed"), Verdict::Missed);
+        assert_eq!(Goal::Stopped("a").judge("failed"), Verdict::Reached);
+        assert_eq!(Goal::Stopped("a").judge("running"), Verdict::Missed);
+        assert_eq!(Goal::Removed("a").judge("stopped"), Verdict::Missed);
+        assert_eq!(Goal::Nothing("a").judge("running"), Verdict::Missed);
+    }
+}

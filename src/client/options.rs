@@ -1,0 +1,178 @@
+//! What may be asked, as the `a{sv}` that goes over the bus. The keys are those of `docs/dbus.md`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+use zbus::{Fd, Variant};
+
+use crate::model::{BindMount, Bytes, Signal, Usec};
+
+/// Options as they are passed. What is absent is not in it: the image and the daemon's configuration decide.
+pub type Options = HashMap<&'static str, Variant<'static>>;
+
+/// A container to define; `None` and empty values are not sent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CreateOptions {
+    /// Arguments, or the command when the image has no entry point.
+    pub command: Vec<String>,
+    /// Replaces the image's entry point; an empty one removes it.
+    pub entrypoint: Option<Vec<String>>,
+    /// `NAME=VALUE` entries.
+    pub environment: Vec<String>,
+    /// Working directory.
+    pub working_directory: Option<String>,
+    /// User.
+    pub user: Option<String>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Whether the payload gets a terminal.
+    pub terminal: bool,
+    /// Whether a small init is PID 1.
+    pub init: Option<bool>,
+    /// `none` or `host`.
+    pub network: Option<String>,
+    /// Read-only root.
+    pub read_only: bool,
+    /// Host paths seen inside.
+    pub mounts: Vec<BindMount>,
+    /// Bytes of memory.
+    pub memory: Option<Bytes>,
+    /// Number of tasks.
+    pub tasks: Option<u64>,
+    /// µs of CPU time per second.
+    pub cpu_usec_per_sec: Option<Usec>,
+    /// Size of the root.
+    pub size: Option<Bytes>,
+    /// Slice of the scope.
+    pub slice: Option<String>,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<Signal>,
+    /// How long that may take.
+    pub stop_timeout_usec: Option<Usec>,
+    /// Whether it is removed after its run.
+    pub auto_remove: bool,
+    /// Notes.
+    pub labels: BTreeMap<String, String>,
+    /// Capabilities to add.
+    pub cap_add: Vec<String>,
+    /// Capabilities to drop.
+    pub cap_drop: Vec<String>,
+    /// `false` lets set-user-id programs gain privileges.
+    pub no_new_privileges: Option<bool>,
+}
+
+impl CreateOptions {
+    /// The dictionary.
+    pub fn into_dict(self) -> Options {
+        let mut dict = Dict::default();
+        dict.list("Command", self.command);
+        dict.some("Entrypoint", self.entrypoint);
+        dict.list("Environment", self.environment);
+        dict.some("WorkingDirectory", self.working_directory);
+        dict.some("User", self.user);
+        dict.some("Hostname", self.hostname);
+        dict.flag("Terminal", self.terminal);
+        dict.some("Init", self.init);
+        dict.some("Network", self.network);
+        dict.flag("ReadOnly", self.read_only);
+        dict.list("BindMounts", self.mounts.into_iter().map(|m| (m.source, m.destination, m.read_only)).collect());
+        dict.some("MemoryMax", self.memory.map(|bytes| bytes.0));
+        dict.some("TasksMax", self.tasks);
+        dict.some("CPUQuotaPerSecUSec", self.cpu_usec_per_sec);
+        dict.some("Size", self.size.map(|bytes| bytes.0));
+        dict.some("Slice", self.slice);
+        dict.some("StopSignal", self.stop_signal.map(Signal::number));
+        dict.some("StopTimeoutUSec", self.stop_timeout_usec);
+        dict.flag("AutoRemove", self.auto_remove);
+        dict.some("Labels", Some(self.labels).filter(|labels| !labels.is_empty()));
+        dict.list("CapabilitiesAdd", self.cap_add);
+        dict.list("CapabilitiesDrop", self.cap_drop);
+        dict.some("NoNewPrivileges", self.no_new_privileges);
+        dict.0
+    }
+}
+
+/// A process to run in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// `NAME=VALUE` entries.
+    pub environment: Vec<String>,
+    /// Working directory; the container's when absent.
+    pub working_directory: Option<String>,
+    /// User; the container's when absent.
+    pub user: Option<String>,
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// Whether it lives on when the caller is gone.
+    pub detach: bool,
+}
+
+impl ExecOptions {
+    /// The dictionary.
+    pub fn into_dict(self) -> Options {
+        let mut dict = Dict::default();
+        dict.list("Environment", self.environment);
+        dict.some("WorkingDirectory", self.working_directory);
+        dict.some("User", self.user);
+        dict.flag("Terminal", self.terminal);
+        dict.flag("Detach", self.detach);
+        dict.0
+    }
+}
+
+/// Where one run's input and output go, and who is told of its end.
+#[derive(Debug, Default)]
+pub struct Io {
+    /// Standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+    /// Their side of a [`Monitor`](super::Monitor).
+    pub monitor: Option<OwnedFd>,
+    /// Rows and columns of the terminal.
+    pub terminal_size: Option<(u16, u16)>,
+}
+
+impl Io {
+    /// Adds itself to a request. The descriptors are closed here when the dictionary is dropped.
+    pub fn add_to(self, options: &mut Options) {
+        let descriptors = [
+            ("StandardInput", self.stdin),
+            ("StandardOutput", self.stdout),
+            ("StandardError", self.stderr),
+            ("Monitor", self.monitor),
+        ];
+        for (key, fd) in descriptors {
+            if let Some(fd) = fd {
+                options.insert(key, Variant::Fd(Fd::from(fd)));
+            }
+        }
+        if let Some(size) = self.terminal_size {
+            options.insert("TerminalSize", Variant::from(size));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Dict(Options);
+
+impl Dict {
+    fn some<T: Into<Variant<'static>>>(&mut self, key: &'static str, value: Option<T>) {
+        if let Some(value) = value {
+            self.0.insert(key, value.into());
+        }
+    }
+
+    fn list<T>(&mut self, key: &'static str, values: Vec<T>)
+    where
+        Vec<T>: Into<Variant<'static>>,
+    {
+        self.some(key, Some(values).filter(|values| !values.is_empty()));
+    }
+
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.some(key, value.then_some(true));
+    }
+}

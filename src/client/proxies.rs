@@ -1,0 +1,139 @@
+//! The interfaces of `org.holm1` as traits; `dbus/*.xml` is the contract. Properties are read through
+//! [`Client::properties`](super::Client::properties), all at once, or one by one here where one is enough.
+
+use std::collections::HashMap;
+
+use zbus::{Fd, OwnedFd, OwnedObjectPath, OwnedVariant, Variant, proxy};
+
+/// `a{sv}` as it is passed.
+type Dict<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// The manager.
+#[proxy(interface = "org.holm1.Manager", default_service = "org.holm1", default_path = "/org/holm1")]
+pub trait Manager {
+    /// Defines a container.
+    #[zbus(allow_interactive_auth)]
+    fn create_container(&self, name: &str, image: &str, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Defines and starts a container.
+    #[zbus(allow_interactive_auth)]
+    fn run_container(
+        &self,
+        name: &str,
+        image: &str,
+        options: &Dict<'_>,
+    ) -> zbus::Result<(OwnedObjectPath, OwnedObjectPath)>;
+    /// The path of a container.
+    fn get_container(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Name, state, image, unit and path of each container.
+    fn list_containers(&self) -> zbus::Result<Vec<(String, String, String, String, OwnedObjectPath)>>;
+    /// Removes a container.
+    #[zbus(allow_interactive_auth)]
+    fn remove_container(&self, name: &str, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Imports an archive.
+    #[zbus(allow_interactive_auth)]
+    fn import_image(&self, file: &Fd<'_>, name: &str, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// The path of an image.
+    fn get_image(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Name, digest, bytes, time of import in µs and path of each image.
+    fn list_images(&self) -> zbus::Result<Vec<(String, String, u64, u64, OwnedObjectPath)>>;
+    /// Gives an image a second name.
+    #[zbus(allow_interactive_auth)]
+    fn tag_image(&self, name: &str, to: &str) -> zbus::Result<()>;
+    /// Removes an image's name.
+    #[zbus(allow_interactive_auth)]
+    fn remove_image(&self, name: &str, options: &Dict<'_>) -> zbus::Result<()>;
+    /// The daemon's version.
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
+    /// The driver that keeps the roots.
+    #[zbus(property)]
+    fn driver(&self) -> zbus::Result<String>;
+}
+
+/// A container.
+#[proxy(interface = "org.holm1.Container", default_service = "org.holm1")]
+pub trait Container {
+    /// Starts it.
+    #[zbus(allow_interactive_auth)]
+    fn start(&self, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Stops it.
+    #[zbus(allow_interactive_auth)]
+    fn stop(&self, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Stops and starts it.
+    #[zbus(allow_interactive_auth)]
+    fn restart(&self, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Sends a signal to `leader` or `all`.
+    #[zbus(allow_interactive_auth)]
+    fn kill(&self, who: &str, signal: i32) -> zbus::Result<()>;
+    /// Freezes it.
+    #[zbus(allow_interactive_auth)]
+    fn freeze(&self) -> zbus::Result<()>;
+    /// Lets it go on.
+    #[zbus(allow_interactive_auth)]
+    fn thaw(&self) -> zbus::Result<()>;
+    /// Renames it.
+    #[zbus(allow_interactive_auth)]
+    fn rename(&self, name: &str) -> zbus::Result<()>;
+    /// Runs a process inside.
+    #[zbus(allow_interactive_auth)]
+    fn exec(&self, argv: &[String], options: &Dict<'_>) -> zbus::Result<(OwnedObjectPath, HashMap<String, OwnedFd>)>;
+    /// Its terminal.
+    #[zbus(allow_interactive_auth)]
+    fn attach(&self) -> zbus::Result<HashMap<String, OwnedFd>>;
+    /// Its figures.
+    fn get_stats(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// Sub-cgroup, process id and command line of each process.
+    fn get_processes(&self) -> zbus::Result<Vec<(String, u32, String)>>;
+    /// Its name.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    /// Its state.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Its unit.
+    #[zbus(property)]
+    fn unit(&self) -> zbus::Result<String>;
+    /// Its last exit status.
+    #[zbus(property)]
+    fn exit_status(&self) -> zbus::Result<i32>;
+    /// The plain word for how it ended.
+    #[zbus(property)]
+    fn result(&self) -> zbus::Result<String>;
+}
+
+/// An image.
+#[proxy(interface = "org.holm1.Image", default_service = "org.holm1")]
+pub trait Image {
+    /// Its name.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+}
+
+/// A process that exec started.
+#[proxy(interface = "org.holm1.Process", default_service = "org.holm1")]
+pub trait Process {
+    /// Sends a signal to `leader` or `all`.
+    #[zbus(allow_interactive_auth)]
+    fn kill(&self, who: &str, signal: i32) -> zbus::Result<()>;
+    /// `running` or `exited`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+    /// Its exit status.
+    #[zbus(property)]
+    fn exit_status(&self) -> zbus::Result<i32>;
+}
+
+/// A job.
+#[proxy(interface = "org.holm1.Job", default_service = "org.holm1")]
+pub trait Job {
+    /// Asks it to end early.
+    #[zbus(allow_interactive_auth)]
+    fn cancel(&self) -> zbus::Result<()>;
+}
+
+/// The pool and its devices.
+#[proxy(interface = "org.holm1.DeviceSet", default_service = "org.holm1", default_path = "/org/holm1/deviceset")]
+pub trait DeviceSet {
+    /// Id, thin id, base, mapped bytes and whether active, of each device.
+    fn list_devices(&self) -> zbus::Result<Vec<(String, u32, String, u64, bool)>>;
+}

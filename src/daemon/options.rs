@@ -1,0 +1,87 @@
+//! `holmd`'s command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Config, StorageConfig};
+use crate::storage::thin::{ThinConfig, ThinDeviceSet};
+use crate::storage::{DeviceSet, StorageError};
+
+/// What `--help` prints.
+pub(super) const HELP: &str = "\
+holmd, the daemon of Holm: containers as systemd scopes on thin snapshots, over D-Bus as org.holm1
+
+Usage: holmd [--config-root DIR]... [--check-config | --version | --help]
+
+  --config-root DIR  read DIR/holm.toml and DIR/holm.toml.d/*.toml instead of those in /usr/lib/holm
+                     and /etc/holm; may be given more than once, later ones win
+  --check-config     read the configuration, say what is wrong with it, and exit
+";
+
+/// What the daemon is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Help,
+    Version,
+    CheckConfig(Vec<PathBuf>),
+    Run(Vec<PathBuf>),
+}
+
+/// Reads the arguments after the program's name.
+pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let mut roots = Vec::new();
+    let mut check = false;
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--help" | "-h") => return Ok(Command::Help),
+            Some("--version") => return Ok(Command::Version),
+            Some("--check-config") => check = true,
+            Some("--config-root") => {
+                roots.push(PathBuf::from(arguments.next().ok_or("--config-root needs a directory")?));
+            }
+            _ => return Err(format!("unknown argument {argument:?}: see 'holmd --help'")),
+        }
+    }
+    if roots.is_empty() {
+        roots = Config::ROOTS.iter().map(PathBuf::from).collect();
+    }
+    Ok(if check { Command::CheckConfig(roots) } else { Command::Run(roots) })
+}
+
+/// Opens the DeviceSet that the configuration wants.
+pub(super) fn open_storage(config: &StorageConfig) -> Result<Arc<dyn DeviceSet>, StorageError> {
+    let thin = ThinConfig {
+        prefix: config.prefix.clone(),
+        data_size: config.data_size,
+        metadata_size: config.metadata_size,
+        base_size: config.base_size,
+        ..ThinConfig::new(config.directory.join("pool"))
+    };
+    Ok(ThinDeviceSet::open(&thin)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+        parse(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn without_arguments_it_runs_with_the_usual_roots() {
+        assert_eq!(parsed(&[]), Ok(Command::Run(vec!["/usr/lib/holm".into(), "/etc/holm".into()])));
+    }
+
+    #[test]
+    fn roots_replace_the_usual_ones() {
+        assert_eq!(parsed(&["--check-config", "--config-root", "/x"]), Ok(Command::CheckConfig(vec!["/x".into()])));
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused() {
+        assert!(parsed(&["--chek-config"]).is_err());
+        assert!(parsed(&["--config-root"]).is_err());
+    }
+}

@@ -1,0 +1,394 @@
+//! `org.holm1.Container`.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::{Variant, interface};
+
+use super::auth::{Action, Wish, sender};
+use super::door::{Door, Room};
+use super::error::{Error, Result};
+use super::options::Dictionary;
+use super::paths::{self, Path};
+use super::requests;
+use super::table::Latest;
+use crate::engine::{ContainerView, EngineError, ExecRequest, Executed, Who};
+use crate::model::{ContainerId, ContainerName, ErrorCode, Exit, Lifetime, RunResult, Signal};
+
+/// Descriptors by name, as `a{sh}`.
+type Descriptors = HashMap<&'static str, zbus::OwnedFd>;
+
+/// One container. Its name never changes: a container that is renamed gets another object.
+#[derive(Debug)]
+pub(super) struct Container {
+    door: Door,
+    name: ContainerName,
+    id: ContainerId,
+    view: Arc<Latest<ContainerView>>,
+}
+
+impl Container {
+    pub(super) fn new(door: Door, view: Arc<Latest<ContainerView>>) -> Self {
+        let now = view.get();
+        Self { door, name: now.name().clone(), id: now.id().clone(), view }
+    }
+
+    fn wish(&self, action: Action, verb: &'static str) -> Wish {
+        Wish::new(action, verb).container(self.name.as_str()).unit(self.view.get().unit.as_str())
+    }
+
+    /// Passes if the caller may, and if the name still is this container's after the time that the answer took.
+    async fn authorize(&self, header: &Header<'_>, wish: Wish) -> Result<Arc<Room>> {
+        let room = self.door.authorize(header, wish).await?;
+        if *room.engine.container(&self.name)?.id() == self.id {
+            return Ok(room);
+        }
+        Err(EngineError::NoSuchContainer(self.name.to_string()).into())
+    }
+
+    async fn manage(&self, header: &Header<'_>, verb: &'static str) -> Result<Arc<Room>> {
+        self.authorize(header, self.wish(Action::ManageContainers, verb)).await
+    }
+
+    /// Runs a process that ends with its caller if `request` names one.
+    async fn execute(&self, room: &Room, request: ExecRequest) -> Result<Executed> {
+        let owner = request.owner.clone();
+        let executed = room.engine.exec(&self.name, request).await?;
+        let id = executed.id;
+        if owner.as_ref().is_some_and(|owner| !room.callers.adopt(owner, id)) {
+            room.engine.kill_process(id, Who::All, Signal::KILL)?;
+            return Err(Error::new(ErrorCode::Canceled, "the caller left the bus while its process was started"));
+        }
+        room.settled().await;
+        // Its end may have been on the bus before the adoption.
+        let over = room.table.processes.get(&id).is_none_or(|process| process.get().ended);
+        if let (true, Some(owner)) = (over, owner) {
+            room.callers.ended(&owner, id);
+        }
+        Ok(executed)
+    }
+}
+
+#[interface(name = "org.holm1.Container", introspection_docs = false)]
+impl Container {
+    /// Starts the container. The options are those of one run.
+    #[zbus(out_args("job"))]
+    async fn start(&self, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let io = requests::start(options)?;
+        let room = self.manage(&header, "start").await?;
+        let job = room.engine.start(&self.name, io)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Stops it politely, then by force. Options: TimeoutUSec t, Signal i.
+    #[zbus(out_args("job"))]
+    async fn stop(&self, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let options = requests::stop(options)?;
+        let room = self.manage(&header, "stop").await?;
+        let job = room.engine.stop(&self.name, options)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Stops it if it runs, and starts it. Options: those of Stop.
+    #[zbus(out_args("job"))]
+    async fn restart(&self, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let options = requests::stop(options)?;
+        let room = self.manage(&header, "restart").await?;
+        let job = room.engine.restart(&self.name, options)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Sends a signal to the first process ("leader") or to every process ("all").
+    async fn kill(&self, who: &str, signal: i32, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let (who, signal) = requests::kill(who, signal)?;
+        let room = self.manage(&header, "kill").await?;
+        Ok(room.engine.kill(&self.name, who, signal)?)
+    }
+
+    /// Freezes every process; returns when all are frozen.
+    async fn freeze(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let room = self.manage(&header, "freeze").await?;
+        room.engine.freeze(&self.name).await?;
+        room.settled().await;
+        Ok(())
+    }
+
+    /// Lets frozen processes go on.
+    async fn thaw(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let room = self.manage(&header, "thaw").await?;
+        room.engine.thaw(&self.name).await?;
+        room.settled().await;
+        Ok(())
+    }
+
+    /// Removes it and its root. Options: Force b, to kill it first if it runs.
+    #[zbus(out_args("job"))]
+    async fn remove(&self, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let options = requests::remove(options)?;
+        let room = self.manage(&header, "remove").await?;
+        let job = room.engine.remove(&self.name, options)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Gives it another name while it does not run. This object is removed and one for the new name added.
+    async fn rename(&self, name: &str, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let to = ContainerName::parse(name)?;
+        let room = self.manage(&header, "rename").await?;
+        room.engine.rename(&self.name, to).await?;
+        room.settled().await;
+        Ok(())
+    }
+
+    /// Runs a process in the running container. Unless detached it is killed, with all it started, when its caller leaves
+    /// the bus. The descriptors are the other ends of the streams that were not passed, and the terminal's master.
+    #[zbus(out_args("process", "fds"))]
+    async fn exec(
+        &self,
+        argv: Vec<String>,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(Path, Descriptors)> {
+        let requests::Exec { mut request, detach } = requests::exec(argv, options)?;
+        let wish = self.wish(Action::Exec, "exec").user(request.user.as_ref());
+        let room = self.authorize(&header, wish).await?;
+        let mut fds = Descriptors::new();
+        if !detach {
+            request.owner = Some(sender(&header)?.to_string());
+            if !request.terminal {
+                fds = pipes(&mut request.io.stdio).map_err(no_pipe)?;
+            }
+        }
+        let executed = self.execute(&room, request).await?;
+        fds.extend(executed.terminal.map(|master| ("terminal", master.into())));
+        Ok((paths::process(&self.name, executed.id), fds))
+    }
+
+    /// Runs a shell with a terminal. An empty user is the container's; an empty path is the user's login shell; args
+    /// begin with the shell's own name, as machine1's do. Returns the terminal's master, and its name inside. The shell
+    /// is killed when its caller leaves the bus.
+    #[zbus(out_args("master", "path"))]
+    async fn open_shell(
+        &self,
+        user: &str,
+        path: &str,
+        args: Vec<String>,
+        env: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(zbus::OwnedFd, String)> {
+        let mut request = requests::shell(user, path, args, env)?;
+        let wish = self.wish(Action::Exec, "shell").user(request.user.as_ref());
+        let room = self.authorize(&header, wish).await?;
+        request.owner = Some(sender(&header)?.to_string());
+        let master = self.execute(&room, request).await?.terminal;
+        let master = master.ok_or_else(|| Error::new(ErrorCode::StartFailed, "the shell got no terminal"))?;
+        let name = terminal_name(&master);
+        Ok((master.into(), name))
+    }
+
+    /// The master of the container's terminal, as "terminal".
+    #[zbus(out_args("fds"))]
+    async fn attach(&self, #[zbus(header)] header: Header<'_>) -> Result<Descriptors> {
+        let room = self.authorize(&header, self.wish(Action::Exec, "attach")).await?;
+        Ok(Descriptors::from([("terminal", room.engine.attach(&self.name)?.into())]))
+    }
+
+    /// Figures of the container's control group by name, such as MemoryCurrent t.
+    #[zbus(out_args("stats"))]
+    async fn get_stats(&self) -> Result<HashMap<&'static str, Variant<'static>>> {
+        let figures = self.door.open()?.engine.stats(&self.name)?;
+        Ok(figures.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+
+    /// Processes: control group below the container's, process id as the host sees it, command line.
+    #[zbus(out_args("processes"))]
+    async fn get_processes(&self) -> Result<Vec<(String, u32, String)>> {
+        Ok(self.door.open()?.engine.processes(&self.name)?)
+    }
+
+    /// The container's os-release(5).
+    #[zbus(name = "GetOSRelease", out_args("fields"))]
+    async fn get_os_release(&self) -> Result<HashMap<String, String>> {
+        let room = self.door.open()?;
+        Ok(room.engine.os_release(&self.name).await?.into_iter().collect())
+    }
+
+    /// The payload ended. Status as in ExitStatus, result as in Result; follows the change of State.
+    #[zbus(signal)]
+    pub(super) async fn exited(emitter: &SignalEmitter<'_>, status: i32, result: &str) -> zbus::Result<()>;
+
+    /// The kernel killed processes for lack of memory; count is that of this run so far.
+    #[zbus(signal)]
+    pub(super) async fn out_of_memory(emitter: &SignalEmitter<'_>, count: u64) -> zbus::Result<()>;
+
+    /// Name. Another name is another object.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Id: 32 hexadecimal digits, for ever.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// Name of the image it was made from.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn image(&self) -> String {
+        self.view.get().spec.image.to_string()
+    }
+
+    /// created, starting, running, frozen, stopping, stopped or failed.
+    #[zbus(property)]
+    fn state(&self) -> &str {
+        self.view.get().status.as_str()
+    }
+
+    /// Why the last start failed, or empty.
+    #[zbus(property)]
+    fn status_text(&self) -> String {
+        self.view.get().status_text.clone()
+    }
+
+    /// Name of its scope, whether it runs or not.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn unit(&self) -> String {
+        self.view.get().unit.clone()
+    }
+
+    /// Control group below the mount of cgroup2 while it runs, or empty.
+    #[zbus(property)]
+    fn control_group(&self) -> String {
+        self.view.get().control_group.clone()
+    }
+
+    /// Process id of the first process as the host sees it, or 0.
+    #[zbus(property)]
+    fn leader(&self) -> u32 {
+        self.view.get().leader
+    }
+
+    /// Program and arguments.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn command(&self) -> Vec<String> {
+        self.view.get().spec.process.command.clone()
+    }
+
+    /// Whether the payload has a terminal.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn terminal(&self) -> bool {
+        self.view.get().spec.process.terminal
+    }
+
+    /// When it was defined.
+    #[zbus(property(emits_changed_signal = "const"), name = "CreatedUSec")]
+    fn created_usec(&self) -> u64 {
+        self.view.get().created_usec
+    }
+
+    /// When it last started; 0 when never.
+    #[zbus(property, name = "StartedUSec")]
+    fn started_usec(&self) -> u64 {
+        self.view.get().started_usec
+    }
+
+    /// When it last ended; 0 when never.
+    #[zbus(property, name = "StoppedUSec")]
+    fn stopped_usec(&self) -> u64 {
+        self.view.get().stopped_usec
+    }
+
+    /// Exit status of the last run, 128 plus the number for a signal; -1 when there is none or nobody knows.
+    #[zbus(property)]
+    fn exit_status(&self) -> i32 {
+        self.view.get().exit.map_or(-1, Exit::status)
+    }
+
+    /// none, success, exit-code, signal, core-dump, oom-kill, timeout or lost.
+    #[zbus(property)]
+    fn result(&self) -> &str {
+        self.view.get().result.as_str()
+    }
+
+    /// Whether the last run ended for lack of memory.
+    #[zbus(property, name = "OOMKilled")]
+    fn oom_killed(&self) -> bool {
+        self.view.get().result == RunResult::OomKill
+    }
+
+    /// Processes killed for lack of memory in the current or last run.
+    #[zbus(property, name = "OOMKills")]
+    fn oom_kills(&self) -> u64 {
+        self.view.get().oom_kills
+    }
+
+    /// Size of the root in bytes; 0 for the pool's default.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn size(&self) -> u64 {
+        self.view.get().spec.size.map_or(0, |size| size.0)
+    }
+
+    /// The caller's notes.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn labels(&self) -> HashMap<String, String> {
+        self.view.get().spec.labels.clone().into_iter().collect()
+    }
+
+    /// Whether it is removed when its run has ended.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn auto_remove(&self) -> bool {
+        self.view.get().spec.lifetime == Lifetime::OneRun
+    }
+}
+
+/// Fills each absent stream with one end of a pipe (both close-on-exec); returns the other ends.
+fn pipes(stdio: &mut [Option<OwnedFd>; 3]) -> io::Result<Descriptors> {
+    let mut ours = Descriptors::new();
+    for (slot, name) in stdio.iter_mut().zip(["stdin", "stdout", "stderr"]) {
+        if slot.is_some() {
+            continue;
+        }
+        let (reader, writer) = io::pipe()?;
+        let (theirs, other) =
+            if name == "stdin" { (reader.into(), writer.into()) } else { (writer.into(), OwnedFd::from(reader)) };
+        *slot = Some(theirs);
+        ours.insert(name, other.into());
+    }
+    Ok(ours)
+}
+
+fn no_pipe(error: io::Error) -> Error {
+    Error::new(ErrorCode::StartFailed, format!("cannot make a pipe for the process: {error}"))
+}
+
+/// The terminal's name in the container's devpts, or empty if the kernel does not say.
+fn terminal_name(master: &OwnedFd) -> String {
+    rustix::pty::ptsname(master, Vec::new()).ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn only_absent_streams_become_pipes_and_they_are_joined_the_right_way() {
+        let mut stdio = [None, Some(std::fs::File::open("/dev/null").unwrap().into()), None];
+        let mut ours = pipes(&mut stdio).unwrap();
+        assert!(stdio.iter().all(Option::is_some));
+        assert!(!ours.contains_key("stdout"));
+        let [stdin, _, stderr] = stdio.map(|fd| std::fs::File::from(fd.unwrap()));
+        let mut take = |name| std::fs::File::from(OwnedFd::from(ours.remove(name).unwrap()));
+        for (mut from, mut to) in [(take("stdin"), stdin), (stderr, take("stderr"))] {
+            from.write_all(b"x").unwrap();
+            let mut byte = [0];
+            to.read_exact(&mut byte).unwrap();
+            assert_eq!(&byte, b"x");
+        }
+    }
+}

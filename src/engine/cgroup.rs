@@ -1,0 +1,249 @@
+//! The files of a container's control group (kernel: admin-guide/cgroup-v2.rst).
+
+use std::fs;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::model::Signal;
+use crate::sys::kill::pidfd_signal;
+use crate::sys::proc;
+
+/// Where cgroup2 is mounted (systemd: CGROUP_DELEGATION.md).
+pub(super) const MOUNT: &str = "/sys/fs/cgroup";
+
+/// The sub-cgroup of the payload.
+const PAYLOAD: &str = "payload";
+/// The prefix of sub-cgroups of processes that entered.
+const EXEC: &str = "exec-";
+/// How long the kernel may take to freeze everything.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The control group of a container's scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// The group at `control_group` below the mount.
+    pub(super) fn new(control_group: &Path) -> Self {
+        Self { path: Path::new(MOUNT).join(control_group.strip_prefix("/").unwrap_or(control_group)) }
+    }
+
+    /// Its directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Freezes the payload and everything that entered, and waits until all of it stands still.
+    pub(super) fn freeze(&self) -> io::Result<()> {
+        for group in self.groups()? {
+            fs::write(group.join("cgroup.freeze"), "1")?;
+            wait_frozen(&group)?;
+        }
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) -> io::Result<()> {
+        for group in self.groups()? {
+            fs::write(group.join("cgroup.freeze"), "0")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the payload is frozen.
+    pub(super) fn is_frozen(&self) -> bool {
+        is_frozen(&self.path.join(PAYLOAD)).unwrap_or(false)
+    }
+
+    /// Kills the payload and everything that entered; the monitor stays to see it end.
+    pub(super) fn kill_all(&self) -> io::Result<()> {
+        for group in self.groups()? {
+            fs::write(group.join("cgroup.kill"), "1")?;
+        }
+        Ok(())
+    }
+
+    /// Signals every process of the sub-cgroup `name`; SIGKILL reaches even those that are just being forked.
+    pub(super) fn signal_entered(&self, name: &str, signal: Signal) -> io::Result<()> {
+        let group = self.path.join(name);
+        if signal == Signal::KILL {
+            return fs::write(group.join("cgroup.kill"), "1");
+        }
+        for pid in pids(&group)? {
+            signal_member(pid, &group, signal);
+        }
+        Ok(())
+    }
+
+    /// Signals every process of the payload and of what entered.
+    pub(super) fn signal_all(&self, signal: Signal) -> io::Result<()> {
+        if signal == Signal::KILL {
+            return self.kill_all();
+        }
+        for (_, pid, _) in self.processes()? {
+            signal_member(pid, &self.path, signal);
+        }
+        Ok(())
+    }
+
+    /// Every process that is not the monitor's: sub-cgroup, process id, command line.
+    pub(super) fn processes(&self) -> io::Result<Vec<(String, u32, String)>> {
+        let mut processes = Vec::new();
+        for group in self.groups()? {
+            self.processes_below(&group, &mut processes)?;
+        }
+        Ok(processes)
+    }
+
+    fn processes_below(&self, group: &Path, found: &mut Vec<(String, u32, String)>) -> io::Result<()> {
+        let name = group.strip_prefix(&self.path).unwrap_or(group).to_string_lossy().into_owned();
+        for pid in pids(group)? {
+            found.push((name.clone(), pid, command_line(pid)));
+        }
+        for child in subdirectories(group)? {
+            self.processes_below(&child, found)?;
+        }
+        Ok(())
+    }
+
+    /// Figures by name; one whose file does not exist is left out.
+    pub(super) fn figures(&self) -> Vec<(&'static str, u64)> {
+        let mut figures = Vec::new();
+        for (name, file) in SINGLE {
+            if let Some(value) = read_number(&self.path.join(file)) {
+                figures.push((name, value));
+            }
+        }
+        for (name, file, key) in KEYED {
+            if let Some(value) = read_keyed(&self.path.join(file), key) {
+                figures.push((name, value));
+            }
+        }
+        for (name, key) in [("IOReadBytes", "rbytes="), ("IOWriteBytes", "wbytes=")] {
+            if let Some(value) = sum_io(&self.path.join("io.stat"), key) {
+                figures.push((name, value));
+            }
+        }
+        figures
+    }
+
+    fn groups(&self) -> io::Result<Vec<PathBuf>> {
+        let ours = |path: &PathBuf| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name == PAYLOAD || name.starts_with(EXEC))
+        };
+        Ok(subdirectories(&self.path)?.into_iter().filter(ours).collect())
+    }
+}
+
+/// Signals a process if it is in `group`: the pidfd is opened first and the membership read after, so that a reused id
+/// is never hit (rule R17). One that has ended meanwhile needs no signal.
+fn signal_member(pid: u32, group: &Path, signal: Signal) {
+    let Some(pid_number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let Ok(pidfd) = pidfd_open(pid_number, PidfdFlags::empty()) else { return };
+    let member = proc::control_group(pid).is_ok_and(|found| Cgroup::new(&found).path.starts_with(group));
+    if member {
+        let _ = pidfd_signal(&pidfd, signal.number());
+    }
+}
+
+/// Figures that are a file with one number.
+const SINGLE: [(&str, &str); 7] = [
+    ("MemoryCurrent", "memory.current"),
+    ("MemoryPeak", "memory.peak"),
+    ("MemoryMax", "memory.max"),
+    ("MemorySwapCurrent", "memory.swap.current"),
+    ("TasksCurrent", "pids.current"),
+    ("TasksPeak", "pids.peak"),
+    ("TasksMax", "pids.max"),
+];
+
+/// Figures that are a line of a file.
+const KEYED: [(&str, &str, &str); 7] = [
+    ("CPUUsageUSec", "cpu.stat", "usage_usec"),
+    ("CPUUserUSec", "cpu.stat", "user_usec"),
+    ("CPUSystemUSec", "cpu.stat", "system_usec"),
+    ("CPUThrottledUSec", "cpu.stat", "throttled_usec"),
+    ("MemoryAnonymous", "memory.stat", "anon"),
+    ("MemoryFile", "memory.stat", "file"),
+    ("OOMKills", "memory.events", "oom_kill"),
+];
+
+fn read_number(path: &Path) -> Option<u64> {
+    // "max" means no limit; there is no number for that.
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn read_keyed(path: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+fn sum_io(path: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum())
+}
+
+fn pids(group: &Path) -> io::Result<Vec<u32>> {
+    match fs::read_to_string(group.join("cgroup.procs")) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        // A threaded or vanished group has no list.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENODEV | libc::ENOENT)) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn subdirectories(group: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found: Vec<_> =
+        entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn command_line(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = bytes.split(|byte| *byte == 0).filter(|w| !w.is_empty()).map(String::from_utf8_lossy).collect();
+    words.join(" ")
+}
+
+fn is_frozen(group: &Path) -> io::Result<bool> {
+    Ok(says_frozen(&fs::read_to_string(group.join("cgroup.events"))?))
+}
+
+fn says_frozen(events: &str) -> bool {
+    events.lines().any(|line| line == "frozen 1")
+}
+
+/// The kernel wakes pollers of cgroup.events when a value in it has changed since they read it.
+fn wait_frozen(group: &Path) -> io::Result<()> {
+    let mut events = fs::File::open(group.join("cgroup.events"))?;
+    let end = Instant::now() + FREEZE_LIMIT;
+    loop {
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if says_frozen(&text) {
+            return Ok(());
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        poll(&mut [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)], Some(&timeout))?;
+    }
+}

@@ -1,0 +1,325 @@
+//! The life of a container: state and event → state and actions. Pure: no clock, no I/O, no lock.
+//!
+//! ```text
+//!              start            launched
+//!   resting ─────────► starting ─────────► running ◄──► frozen
+//!      ▲                  │ launch failed     │ stop      │ stop
+//!      │◄─────────────────┘                   ▼           ▼
+//!      │◄──────────────────────────────────  stopping ◄───┘
+//!      │               ended                  │  ▲ deadline: killed
+//!      ▼ remove                               └──┘
+//!    gone  ◄── ended, when it lives for one run or a removal waits
+//! ```
+//!
+//! One task per container feeds events in and performs the actions, in order; a launch is performed to its end before
+//! the next event is looked at, so a stop asked for meanwhile finds the container running.
+
+use crate::model::{Lifetime, Status};
+
+/// Where a container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum State {
+    /// No payload; how it came to that is in the record.
+    Resting,
+    /// A launch is under way.
+    Starting,
+    /// The payload runs.
+    Running,
+    /// The payload is frozen.
+    Frozen,
+    /// The payload was asked to end.
+    Stopping {
+        /// Whether it was killed.
+        forced: bool,
+        /// What comes after its end.
+        next: Next,
+    },
+    /// Removed.
+    Gone,
+}
+
+/// What follows the end of a run that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Next {
+    /// Rest.
+    Rest,
+    /// Start again.
+    Start,
+    /// Remove the container.
+    Remove,
+}
+
+/// What happened, or is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Event {
+    /// Start it.
+    Start,
+    /// The launch succeeded.
+    Launched,
+    /// The launch failed.
+    LaunchFailed,
+    /// Stop it.
+    Stop,
+    /// Stop it if it runs, then start it.
+    Restart,
+    /// The stop timeout has passed.
+    Deadline,
+    /// The run is over.
+    Ended,
+    /// Freeze it.
+    Freeze,
+    /// Thaw it.
+    Thaw,
+    /// Remove it.
+    Remove {
+        /// Even if it runs.
+        force: bool,
+    },
+}
+
+/// What the container's task must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Action {
+    /// Launch the payload; `Launched` or `LaunchFailed` follows.
+    Launch,
+    /// Ask the leader to end, and set the deadline.
+    AskToEnd,
+    /// Kill everything (cgroup.kill).
+    KillAll,
+    /// Freeze the payload's cgroup.
+    Freeze,
+    /// Thaw it.
+    Thaw,
+    /// Write down how the run ended.
+    RecordEnd,
+    /// Delete the root and the record.
+    Delete,
+}
+
+/// Why an event is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Refusal {
+    /// There is no payload.
+    NotRunning,
+    /// There is a payload.
+    Active,
+    /// The container is gone.
+    Gone,
+}
+
+/// The next state, and what to do on the way; or why not.
+pub(super) type Step = Result<(State, &'static [Action]), Refusal>;
+
+/// The whole policy.
+pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
+    use State::{Frozen, Gone, Resting, Running, Starting, Stopping};
+    match (state, event) {
+        (Gone, _) => Err(Refusal::Gone),
+
+        (Resting, Event::Start | Event::Restart) => Ok((Starting, &[Action::Launch])),
+        (Starting | Running | Frozen | Stopping { .. }, Event::Start) => Err(Refusal::Active),
+
+        (Starting, Event::Launched) => Ok((Running, &[])),
+        (Starting, Event::LaunchFailed) => Ok(rest(lifetime)),
+        (Resting | Running | Frozen | Stopping { .. }, Event::Launched | Event::LaunchFailed) => Ok((state, &[])),
+
+        (Resting, Event::Stop) => Ok((Resting, &[])),
+        (Running, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd])),
+        (Frozen, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd, Action::Thaw])),
+        (Starting, Event::Stop | Event::Restart) => Err(Refusal::Active),
+        // A stop joins one that is under way, and takes back a restart that was to follow.
+        (Stopping { forced, next: Next::Start }, Event::Stop) => Ok((Stopping { forced, next: Next::Rest }, &[])),
+        (Stopping { .. }, Event::Stop) => Ok((state, &[])),
+
+        (Running, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd])),
+        (Frozen, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd, Action::Thaw])),
+        (Stopping { forced, next: Next::Rest | Next::Start }, Event::Restart) => {
+            Ok((Stopping { forced, next: Next::Start }, &[]))
+        }
+        (Stopping { next: Next::Remove, .. }, Event::Restart) => Err(Refusal::Gone),
+
+        (Stopping { forced: false, next }, Event::Deadline) => {
+            Ok((Stopping { forced: true, next }, &[Action::KillAll]))
+        }
+        (Resting | Starting | Running | Frozen | Stopping { forced: true, .. }, Event::Deadline) => Ok((state, &[])),
+
+        (Running | Frozen | Stopping { next: Next::Rest, .. }, Event::Ended) => Ok(end(lifetime)),
+        (Stopping { next: Next::Start, .. }, Event::Ended) => Ok((Starting, &[Action::RecordEnd, Action::Launch])),
+        (Stopping { next: Next::Remove, .. }, Event::Ended) => Ok((Gone, &[Action::RecordEnd, Action::Delete])),
+        (Resting | Starting, Event::Ended) => Ok((state, &[])),
+
+        (Running, Event::Freeze) => Ok((Frozen, &[Action::Freeze])),
+        (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
+        (Frozen, Event::Freeze) | (Running, Event::Thaw) => Ok((state, &[])),
+        (Resting | Starting | Stopping { .. }, Event::Freeze | Event::Thaw) => Err(Refusal::NotRunning),
+
+        (Resting, Event::Remove { .. }) => Ok((Gone, &[Action::Delete])),
+        (Stopping { forced: true, .. }, Event::Remove { force: true }) => {
+            Ok((Stopping { forced: true, next: Next::Remove }, &[]))
+        }
+        (Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: true }) => {
+            Ok((Stopping { forced: true, next: Next::Remove }, &[Action::KillAll]))
+        }
+        (Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: false }) => Err(Refusal::Active),
+    }
+}
+
+impl State {
+    /// The word shown outside. `started`: it was started at least once; `failed`: its last run or start failed.
+    pub(super) fn status(self, started: bool, failed: bool) -> Status {
+        match self {
+            Self::Resting | Self::Gone if failed => Status::Failed,
+            Self::Resting | Self::Gone if started => Status::Stopped,
+            Self::Resting | Self::Gone => Status::Created,
+            Self::Starting => Status::Starting,
+            Self::Running => Status::Running,
+            Self::Frozen => Status::Frozen,
+            Self::Stopping { .. } => Status::Stopping,
+        }
+    }
+}
+
+fn stopping(next: Next) -> State {
+    State::Stopping { forced: false, next }
+}
+
+fn end(lifetime: Lifetime) -> (State, &'static [Action]) {
+    match lifetime {
+        Lifetime::Kept => (State::Resting, &[Action::RecordEnd]),
+        Lifetime::OneRun => (State::Gone, &[Action::RecordEnd, Action::Delete]),
+    }
+}
+
+fn rest(lifetime: Lifetime) -> (State, &'static [Action]) {
+    match lifetime {
+        Lifetime::Kept => (State::Resting, &[]),
+        Lifetime::OneRun => (State::Gone, &[Action::Delete]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run(events: &[Event]) -> (State, Vec<Action>) {
+        run_with(Lifetime::Kept, events)
+    }
+
+    fn run_with(lifetime: Lifetime, events: &[Event]) -> (State, Vec<Action>) {
+        let mut state = State::Resting;
+        let mut done = Vec::new();
+        for event in events {
+            let (next, actions) = step(state, *event, lifetime).unwrap();
+            state = next;
+            done.extend_from_slice(actions);
+        }
+        (state, done)
+    }
+
+    #[test]
+    fn a_run_goes_from_rest_to_rest() {
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Ended]);
+        assert_eq!(state, State::Resting);
+        assert_eq!(actions, [Action::Launch, Action::RecordEnd]);
+    }
+
+    #[test]
+    fn a_container_of_one_run_is_gone_after_it() {
+        let (state, actions) = run_with(Lifetime::OneRun, &[Event::Start, Event::Launched, Event::Ended]);
+        assert_eq!(state, State::Gone);
+        assert_eq!(actions.last(), Some(&Action::Delete));
+        assert_eq!(run_with(Lifetime::OneRun, &[Event::Start, Event::LaunchFailed]).0, State::Gone);
+    }
+
+    #[test]
+    fn a_payload_that_ignores_the_signal_is_killed_once() {
+        let events = [Event::Start, Event::Launched, Event::Stop, Event::Deadline, Event::Deadline, Event::Ended];
+        let (state, actions) = run(&events);
+        assert_eq!(state, State::Resting);
+        assert_eq!(actions.iter().filter(|action| **action == Action::KillAll).count(), 1);
+    }
+
+    #[test]
+    fn a_frozen_container_is_thawed_to_be_stopped() {
+        let (_, actions) = run(&[Event::Start, Event::Launched, Event::Freeze, Event::Stop]);
+        assert_eq!(actions[actions.len() - 2..], [Action::AskToEnd, Action::Thaw]);
+    }
+
+    #[test]
+    fn stop_is_idempotent() {
+        assert_eq!(run(&[Event::Stop]), (State::Resting, vec![]));
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Stop, Event::Stop]);
+        assert_eq!(state, stopping(Next::Rest));
+        assert_eq!(actions.iter().filter(|action| **action == Action::AskToEnd).count(), 1);
+    }
+
+    #[test]
+    fn a_restart_starts_again_after_the_end() {
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Ended]);
+        assert_eq!(state, State::Starting);
+        assert_eq!(actions.last(), Some(&Action::Launch));
+    }
+
+    #[test]
+    fn a_stop_takes_a_pending_restart_back() {
+        let (state, _) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Stop, Event::Ended]);
+        assert_eq!(state, State::Resting);
+    }
+
+    #[test]
+    fn only_force_removes_a_running_container() {
+        assert_eq!(step(State::Running, Event::Remove { force: false }, Lifetime::Kept), Err(Refusal::Active));
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Remove { force: true }, Event::Ended]);
+        assert_eq!(state, State::Gone);
+        assert_eq!(actions.last(), Some(&Action::Delete));
+    }
+
+    #[test]
+    fn starting_twice_is_refused() {
+        assert_eq!(step(State::Running, Event::Start, Lifetime::Kept), Err(Refusal::Active));
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Start),
+            Just(Event::Stop),
+            Just(Event::Restart),
+            Just(Event::Deadline),
+            Just(Event::Ended),
+            Just(Event::Freeze),
+            Just(Event::Thaw),
+            any::<bool>().prop_map(|force| Event::Remove { force }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens, a launch is always answered by exactly one recorded end or failure before the next launch,
+        /// and nothing is deleted while a payload may run.
+        #[test]
+        fn a_payload_is_never_deleted_under_its_feet(events in prop::collection::vec(any_event(), 0..40), one_run: bool) {
+            let lifetime = if one_run { Lifetime::OneRun } else { Lifetime::Kept };
+            let mut state = State::Resting;
+            let mut payload = false;
+            for event in events {
+                // The run's end is an event of the world: it comes only while there is a payload.
+                if event == Event::Ended && !payload { continue; }
+                let Ok((next, actions)) = step(state, event, lifetime) else { continue };
+                state = next;
+                for action in actions {
+                    match action {
+                        Action::Launch => { prop_assert!(!payload); payload = true; }
+                        Action::RecordEnd => { prop_assert!(payload); payload = false; }
+                        Action::Delete => prop_assert!(!payload),
+                        _ => {}
+                    }
+                }
+                if state == State::Starting {
+                    let (next, _) = step(state, Event::Launched, lifetime).unwrap();
+                    state = next;
+                }
+                prop_assert_eq!(payload, matches!(state, State::Running | State::Frozen | State::Stopping { .. }));
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The start path, from a record to a running payload.
+//!
+//! ```text
+//!  activate + detached mount ─┐
+//!                             ├─► hand over: plan, root, scope's cgroup, stdio ─► exec seen
+//!  monitor ─► scope ──────────┘
+//! ```
+//!
+//! The two branches overlap. A failure at any point ends the monitor, and with it the scope; the device is given back
+//! by its lease.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::cgroup::Cgroup;
+use super::error::EngineError;
+use super::request::RunIo;
+use super::run::{Run, start_time};
+use super::{Inner, blocking, container_device, table};
+use crate::model::ContainerSpec;
+use crate::records::{ContainerRecord, RunRecord};
+use crate::runtime::{LaunchFds, LaunchPlan, Launched, PendingMonitor};
+use crate::storage::{Access, MountedDevice};
+use crate::systemd::journal::{self, Priority};
+use crate::systemd::{Scope, ScopeRequest, scope_name};
+
+/// How much longer systemd waits than we do, so that it is us who kill.
+const STOP_MARGIN_USEC: u64 = 5_000_000;
+
+/// Launches the payload of `record`'s current run.
+pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: RunIo) -> Result<Run, EngineError> {
+    let begun = Instant::now();
+    engine.check_open()?;
+    let spec = &record.spec;
+    let (root, (monitor, scope)) = tokio::try_join!(mount_root(engine, spec), make_scope(engine, spec))?;
+    let prepared = begun.elapsed();
+    let run = RunRecord {
+        version: RunRecord::VERSION,
+        run: record.run,
+        unit: scope.unit.clone(),
+        control_group: scope.control_group.to_string_lossy().into_owned(),
+        monitor: monitor.pid(),
+        monitor_start: start_time(monitor.pid()),
+        leader: 0,
+        leader_start: 0,
+        stopping: false,
+        forced: false,
+    };
+    // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
+    engine.store.put_run(&spec.id, &run)?;
+    let run = match hand_over(engine, record, io, root, monitor, &scope, run).await {
+        Ok(run) => run,
+        Err(error) => {
+            engine.store.remove_run(&spec.id)?;
+            return Err(error);
+        }
+    };
+    debug!(
+        container = %spec.name,
+        op = "start",
+        prepared_usec = prepared.as_micros(),
+        total_usec = begun.elapsed().as_micros(),
+        "start path"
+    );
+    if let Some(terminal) = &run.handles.terminal {
+        table::keep_terminal(spec, terminal);
+    }
+    engine.register_machine(spec, run.record.leader);
+    Ok(run)
+}
+
+async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<MountedDevice, EngineError> {
+    let devices = Arc::clone(&engine.devices);
+    let id = container_device(&spec.id);
+    Ok(blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?)
+}
+
+/// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
+async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope), EngineError> {
+    let monitor = engine.init.spawn_monitor()?;
+    let request = ScopeRequest {
+        unit: scope_name(&spec.name),
+        description: format!("Container {}", spec.name),
+        pid: monitor.pid(),
+        slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
+        limits: spec.limits,
+        timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
+        wanted_by: None,
+    };
+    let scope = engine.scopes.start(&request).await?;
+    Ok((monitor, scope))
+}
+
+async fn hand_over(
+    engine: &Arc<Inner>,
+    record: &ContainerRecord,
+    io: RunIo,
+    root: MountedDevice,
+    monitor: PendingMonitor,
+    scope: &Scope,
+    mut run: RunRecord,
+) -> Result<Run, EngineError> {
+    let (mount, lease) = root.into_parts();
+    let plan = plan(record, io.terminal_size);
+    let fds = LaunchFds {
+        root: mount,
+        cgroup: open_cgroup(scope)?,
+        record_dir: engine.store.exit_directory(&record.spec.id)?,
+        stdio: stdio(&record.spec, scope, io.stdio)?,
+        client: io.monitor,
+    };
+    let launched = blocking(move || -> Result<Launched, EngineError> {
+        let launched = monitor.launch(&plan, fds)?;
+        // From here on the device belongs to the container's own mount: the kernel deactivates it when that is gone.
+        drop(lease);
+        Ok(launched)
+    })
+    .await?;
+    debug!(container = %record.spec.name, op = "start", steps = ?launched.steps, "monitor and init");
+    run.leader = launched.leader;
+    run.leader_start = start_time(launched.leader);
+    engine.store.put_run(&record.spec.id, &run)?;
+    Run::launched(run, launched).map_err(|source| EngineError::State {
+        op: "watch",
+        path: "the monitor".into(),
+        source,
+    })
+}
+
+fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPlan {
+    let spec = &record.spec;
+    LaunchPlan {
+        name: spec.name.clone(),
+        id: spec.id.clone(),
+        run: record.run,
+        hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.to_string()),
+        process: spec.process.clone(),
+        network: spec.network,
+        read_only: spec.read_only,
+        mounts: spec.mounts.clone(),
+        stop_signal: spec.stop.signal,
+        terminal_size,
+    }
+}
+
+fn open_cgroup(scope: &Scope) -> Result<OwnedFd, EngineError> {
+    let cgroup = Cgroup::new(&scope.control_group);
+    File::open(cgroup.path()).map(OwnedFd::from).map_err(|source| EngineError::State {
+        op: "open",
+        path: cgroup.path().to_owned(),
+        source,
+    })
+}
+
+/// What the caller passed goes to the payload unchanged; what it did not pass is the journal's for output, and
+/// nothing for input. A terminal replaces all three.
+fn stdio(
+    spec: &ContainerSpec,
+    scope: &Scope,
+    [input, output, error]: [Option<OwnedFd>; 3],
+) -> Result<[Option<OwnedFd>; 3], EngineError> {
+    if spec.process.terminal {
+        return Ok([None, None, None]);
+    }
+    let journal = |priority| journal::stream(spec.name.as_str(), &scope.unit, priority);
+    let output = output.map_or_else(|| journal(Priority::Info), Ok)?;
+    let error = error.map_or_else(|| journal(Priority::Error), Ok)?;
+    Ok([input, Some(output), Some(error)])
+}

@@ -1,0 +1,384 @@
+//! What the engine's parts share: its tables, its tools, its settings.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tracing::warn;
+
+use super::container::Container;
+use super::error::EngineError;
+use super::events::Events;
+use super::exec::Processes;
+use super::jobs::Jobs;
+use super::view::{ContainerView, Event, ImageView};
+use super::{Engine, reconcile};
+use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
+use crate::records::{ContainerRecord, Durability, Store};
+use crate::runtime::InitImage;
+use crate::storage::{AddOptions, DeviceSet};
+use crate::systemd::{Machine, Machined, Scopes, notify};
+
+/// How often the pool's numbers are looked at.
+const POOL_INTERVAL: Duration = Duration::from_secs(5);
+/// More than any os-release has.
+const OS_RELEASE_LIMIT: u64 = 64 * 1024;
+
+/// What the configuration says about containers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The slice of scopes.
+    pub slice: String,
+    /// Stop timeout in µs.
+    pub stop_timeout_usec: u64,
+    /// Largest number of tasks of a container.
+    pub pids_limit: Option<u64>,
+}
+
+/// What the engine works with; made by the daemon.
+#[derive(Debug)]
+pub struct Parts {
+    /// The settings.
+    pub settings: Settings,
+    /// The roots.
+    pub devices: Arc<dyn DeviceSet>,
+    /// systemd's scopes.
+    pub scopes: Arc<dyn Scopes>,
+    /// machined, which may be absent or away.
+    pub machined: Arc<Machined>,
+    /// The monitor's program.
+    pub init: InitImage,
+    /// The records.
+    pub store: Store,
+    /// What an earlier daemon left with the service manager: masters of terminals.
+    pub stored: Vec<(String, OwnedFd)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) devices: Arc<dyn DeviceSet>,
+    pub(super) scopes: Arc<dyn Scopes>,
+    pub(super) machined: Arc<Machined>,
+    pub(super) init: InitImage,
+    pub(super) store: Store,
+    pub(super) events: Events,
+    pub(super) jobs: Jobs,
+    pub(super) processes: Processes,
+    pub(super) closing: AtomicBool,
+    /// Held by whatever changes images.
+    pub(super) image_changes: tokio::sync::Mutex<()>,
+    /// `None`: the name is reserved by a creation or a renaming that is under way.
+    containers: RwLock<BTreeMap<ContainerName, Option<Arc<Container>>>>,
+    images: Mutex<BTreeMap<ImageName, ImageView>>,
+    pool: RwLock<PoolStatus>,
+    stored: Mutex<Vec<(String, OwnedFd)>>,
+}
+
+impl Engine {
+    /// Brings everything back as it is, and starts looking after it. Must be called inside a tokio runtime.
+    pub fn open(parts: Parts) -> Result<Self, EngineError> {
+        let events = Events::new();
+        let pool = parts.devices.status()?;
+        let inner = Arc::new(Inner {
+            settings: parts.settings,
+            devices: parts.devices,
+            scopes: parts.scopes,
+            machined: parts.machined,
+            init: parts.init,
+            store: parts.store,
+            jobs: Jobs::new(events.clone()),
+            processes: Processes::new(events.clone()),
+            events,
+            closing: AtomicBool::new(false),
+            image_changes: tokio::sync::Mutex::default(),
+            containers: RwLock::default(),
+            images: Mutex::default(),
+            pool: RwLock::new(pool),
+            stored: Mutex::new(parts.stored),
+        });
+        inner.load_images()?;
+        reconcile::containers(&inner)?;
+        inner.forget_stored();
+        tokio::spawn(watch_pool(Arc::clone(&inner)));
+        Ok(Self { inner })
+    }
+}
+
+/// A name kept for a container that is being made; given back when dropped.
+pub(super) struct Reserved<'a> {
+    inner: &'a Inner,
+    name: ContainerName,
+    kept: bool,
+}
+
+impl Inner {
+    /// Refuses to start anything once the daemon's end has begun.
+    pub(super) fn check_open(&self) -> Result<(), EngineError> {
+        if self.closing.load(Ordering::Acquire) { Err(EngineError::ShuttingDown) } else { Ok(()) }
+    }
+
+    /// A container by name.
+    pub(super) fn find(&self, name: &ContainerName) -> Result<Arc<Container>, EngineError> {
+        let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(name).cloned().flatten().ok_or_else(|| EngineError::NoSuchContainer(name.to_string()))
+    }
+
+    /// Every container as it is now.
+    pub(super) fn views(&self) -> Vec<ContainerView> {
+        let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().flatten().map(|container| container.view()).collect()
+    }
+
+    /// Keeps a name.
+    pub(super) fn reserve(&self, name: &ContainerName) -> Result<Reserved<'_>, EngineError> {
+        let mut table = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        if table.contains_key(name) {
+            return Err(EngineError::NameInUse(name.to_string()));
+        }
+        table.insert(name.clone(), None);
+        Ok(Reserved { inner: self, name: name.clone(), kept: false })
+    }
+
+    /// Adds a container that was found at start.
+    pub(super) fn insert(&self, name: &ContainerName, container: Arc<Container>) {
+        self.containers.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Some(container));
+    }
+
+    /// Frees the name of a container that is gone.
+    pub(super) fn forget(&self, name: &ContainerName) {
+        let mut table = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(name);
+        // Under the lock: whoever takes the name next must be announced after this.
+        self.events.send(Event::ContainerRemoved(name.clone()));
+    }
+
+    /// The record first, then the root: a crash in between leaves a record without a root, which the next start takes
+    /// away.
+    pub(super) async fn make_root(
+        self: &Arc<Self>,
+        record: ContainerRecord,
+        image: DeviceId,
+        options: AddOptions,
+    ) -> Result<ContainerRecord, EngineError> {
+        let inner = Arc::clone(self);
+        blocking(move || {
+            inner.store.put_container(&record, Durability::Synced)?;
+            match inner.devices.add_device(&container_device(&record.spec.id), &image, &options) {
+                Ok(()) => Ok(record),
+                Err(error) => {
+                    inner.store.remove_container(&record.spec.id)?;
+                    Err(error.into())
+                }
+            }
+        })
+        .await
+    }
+
+    /// Removes a container's root.
+    pub(super) async fn delete_root(self: &Arc<Self>, id: &ContainerId) -> Result<(), EngineError> {
+        let devices = Arc::clone(&self.devices);
+        let device = container_device(id);
+        blocking(move || devices.remove_device(&device)).await?;
+        Ok(())
+    }
+
+    /// Removes a container that was to live for one run, which ended while no daemon ran.
+    pub(super) fn remove_leftover(&self, record: &ContainerRecord) {
+        let removed = self
+            .devices
+            .remove_device(&container_device(&record.spec.id))
+            .map_err(EngineError::from)
+            .and_then(|_| Ok(self.store.remove_container(&record.spec.id)?));
+        if let Err(error) = removed {
+            warn!(container = %record.spec.name, op = "reconcile", "{error}: the next start tries again");
+        }
+    }
+
+    /// Tells machined, without waiting for it.
+    pub(super) fn register_machine(self: &Arc<Self>, spec: &ContainerSpec, leader: u32) {
+        let machined = Arc::clone(&self.machined);
+        let name = spec.name.clone();
+        let machine = Machine { name: name.clone(), id: spec.id.to_bytes(), leader, interfaces: Vec::new() };
+        tokio::spawn(async move {
+            if let Err(error) = machined.register(machine).await {
+                warn!(container = %name, op = "register-machine", "machined did not take the container: {error}, ignoring");
+            }
+        });
+    }
+
+    /// Takes a container's machine off machined's list, without waiting for it.
+    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
+        let (machined, name) = (Arc::clone(&self.machined), name.clone());
+        tokio::spawn(async move { machined.unregister(&name).await });
+    }
+
+    /// The terminal that an earlier daemon kept for the container.
+    pub(super) fn stored_terminal(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = stored.iter().position(|(name, _)| *name == terminal_name(spec))?;
+        Some(stored.swap_remove(index).1)
+    }
+
+    /// Drops, here and at the service manager, what belongs to no container that runs.
+    fn forget_stored(&self) {
+        let stored = std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner));
+        for (name, _) in stored {
+            if let Err(error) = notify::forget(&name) {
+                warn!(op = "reconcile", "the service manager keeps '{name}': {error}, ignoring");
+            }
+        }
+    }
+
+    /// The images, locked.
+    pub(super) fn images(&self) -> MutexGuard<'_, BTreeMap<ImageName, ImageView>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pool's numbers as of the last look.
+    pub(super) fn pool(&self) -> PoolStatus {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn load_images(&self) -> Result<(), EngineError> {
+        for image in self.store.images()? {
+            match image {
+                Ok(image) => {
+                    self.images().insert(image.name.clone(), Arc::new(image));
+                }
+                Err(error) => warn!(op = "load-images", "{error}, ignoring this image"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reserved<'_> {
+    /// The name.
+    pub(super) fn name(&self) -> &ContainerName {
+        &self.name
+    }
+
+    /// Puts the container in the name's place.
+    pub(super) fn fill(mut self, container: Arc<Container>) -> ContainerView {
+        self.kept = true;
+        let view = container.view();
+        self.inner.insert(&self.name, container);
+        self.inner.events.send(Event::ContainerNew(view.clone()));
+        view
+    }
+
+    /// Moves the container that was called `from` to the name.
+    pub(super) fn take_over(mut self, from: &ContainerName) {
+        self.kept = true;
+        let mut table = self.inner.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(container) = table.remove(from) else { return };
+        let to = container.as_ref().map(|container| container.view());
+        table.insert(self.name.clone(), container);
+        drop(table);
+        if let Some(to) = to {
+            self.inner.events.send(Event::ContainerRenamed { from: from.clone(), to });
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.inner.containers.write().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        }
+    }
+}
+
+/// The device of a container's root.
+pub(super) fn container_device(id: &ContainerId) -> DeviceId {
+    DeviceId::parse(&format!("container:{id}")).expect("an id is 32 hexadecimal digits")
+}
+
+/// The name under which the service manager keeps a container's terminal.
+fn terminal_name(spec: &ContainerSpec) -> String {
+    format!("terminal-{}", spec.id)
+}
+
+/// Lets the service manager keep the master of a container's terminal over a restart of the daemon: it must stay open
+/// as long as the container lives.
+pub(super) fn keep_terminal(spec: &ContainerSpec, terminal: &OwnedFd) {
+    if let Err(error) = notify::store(&terminal_name(spec), terminal) {
+        warn!(container = %spec.name, op = "start", "the service manager does not keep the terminal: {error}, ignoring");
+    }
+}
+
+/// Gives it back.
+pub(super) fn release_terminal(spec: &ContainerSpec) {
+    if let Err(error) = notify::forget(&terminal_name(spec)) {
+        warn!(container = %spec.name, op = "end", "the service manager keeps the terminal: {error}, ignoring");
+    }
+}
+
+/// The one place where blocking work leaves the async world.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Looks at the pool now and then, and tells when something changed.
+async fn watch_pool(inner: Arc<Inner>) {
+    let mut ticker = tokio::time::interval(POOL_INTERVAL);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticker.tick().await;
+        let devices = Arc::clone(&inner.devices);
+        match blocking(move || devices.status()).await {
+            Ok(status) => {
+                let mut shown = inner.pool.write().unwrap_or_else(PoisonError::into_inner);
+                if *shown != status {
+                    *shown = status;
+                    drop(shown);
+                    inner.events.send(Event::PoolChanged);
+                }
+            }
+            Err(error) => warn!(op = "pool-status", "{error}"),
+        }
+    }
+}
+
+/// Reads a container's os-release with every link resolved below its root (rule R2).
+pub(super) fn os_release(leader: u32) -> Vec<(String, String)> {
+    let Ok(root) = rustix::fs::openat(
+        CWD,
+        Path::new(&format!("/proc/{leader}/root")),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) else {
+        return Vec::new();
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    ["etc/os-release", "usr/lib/os-release"]
+        .iter()
+        .find_map(|path| openat2(&root, *path, flags, Mode::empty(), resolve).ok())
+        .map(|file| parse_os_release(File::from(file)))
+        .unwrap_or_default()
+}
+
+fn parse_os_release(file: File) -> Vec<(String, String)> {
+    let mut text = String::new();
+    let regular = file.metadata().is_ok_and(|data| data.is_file());
+    if !regular || file.take(OS_RELEASE_LIMIT).read_to_string(&mut text).is_err() {
+        return Vec::new();
+    }
+    let unquote = |value: &str| value.trim_matches(['"', '\'']).to_owned();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.trim().to_owned(), unquote(value.trim())))
+        .collect()
+}

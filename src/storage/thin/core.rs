@@ -1,0 +1,471 @@
+//! The driver over any backend. Locks, always taken in this order:
+//!
+//! 1. a slot: one device's node and mount; held over I/O on that device, so a stuck device stops only its own users;
+//! 2. the writer: journal and pool messages, one change of the pool at a time;
+//! 3. the table: what is on record; never held over I/O, so that reads never wait for a disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::backend::Backend;
+use super::journal::Journal;
+use super::names::{Names, Role};
+use super::recovery::{self, Action, Mismatch};
+use super::state::{Device, Op, Phase, State};
+use crate::model::{Bytes, DeviceId};
+use crate::storage::{BASE, StorageError};
+
+/// Everything but the thread.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) names: Names,
+    pub(super) settings: Settings,
+    writer: Mutex<Writer>,
+    table: Mutex<Table>,
+    slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    /// Told when there is something for the remover to do.
+    pub(super) bell: Box<dyn Bell>,
+}
+
+/// Wakes the remover.
+pub(super) trait Bell: Send + Sync + std::fmt::Debug {
+    /// Never blocks.
+    fn ring(&self);
+}
+
+/// What does not change while it runs.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// For messages.
+    pub(super) pool_name: String,
+    /// Bytes in a pool block.
+    pub(super) block_size: Bytes,
+    /// Virtual size of the base.
+    pub(super) base_size: Bytes,
+}
+
+/// Who may change the pool: one at a time.
+#[derive(Debug)]
+pub(super) struct Writer {
+    journal: Journal,
+    /// The pool's transaction id, as far as is known.
+    transaction: u64,
+    /// Why it may not be changed any more.
+    stopped: Option<Stop>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Mismatch(Mismatch),
+    Stale { expected: u64, found: u64 },
+    Closed,
+}
+
+/// What is on record.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The journal's table.
+    pub(super) state: State,
+    /// Devices that the pool does not have.
+    pub(super) lost: BTreeSet<u32>,
+    /// Devices of the pool that are not ours.
+    pub(super) foreign: BTreeSet<u32>,
+    /// Whether the pool may be changed.
+    pub(super) read_only: bool,
+}
+
+/// One device's node.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// Held over I/O on the device. Users are not counted here: the kernel knows them, also those of a former daemon.
+    pub(super) idle: Mutex<Option<Idle>>,
+}
+
+/// A mount that was needed to make the device and is kept for a moment for its first user.
+#[derive(Debug)]
+pub(super) struct Idle {
+    /// The mount.
+    pub(super) mount: OwnedFd,
+    /// Since when.
+    pub(super) since: Instant,
+}
+
+/// Whether a step must be on the disk before anything else happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Yes.
+    Now,
+    /// With the next one: losing it loses nothing.
+    Later,
+}
+
+impl Core {
+    /// Brings journal and pool together, then makes sure that there is a base.
+    pub(super) fn open(
+        backend: Arc<dyn Backend>,
+        names: Names,
+        settings: Settings,
+        journal: Journal,
+        state: State,
+        bell: Box<dyn Bell>,
+    ) -> Result<Arc<Self>, StorageError> {
+        resume_suspended(&*backend, &settings)?;
+        let transaction = backend.numbers().map_err(|source| settings.failed("ask the status of", source))?.transaction;
+        let pool = backend.listing()?;
+        let base = base_of(&state).map(|device| device.thin);
+        let plan = recovery::plan(&state, base, transaction, &pool);
+        let table = Table { state, lost: plan.lost, foreign: plan.foreign, read_only: plan.read_only.is_some() };
+        let writer = Writer { journal, transaction, stopped: plan.read_only.map(Stop::Mismatch) };
+        let core = Arc::new(Self {
+            backend,
+            names,
+            settings,
+            writer: Mutex::new(writer),
+            table: Mutex::new(table),
+            slots: Mutex::new(BTreeMap::new()),
+            bell,
+        });
+        core.recover(&plan.actions)?;
+        if plan.read_only.is_none() {
+            core.ensure_base()?;
+        }
+        Ok(core)
+    }
+
+    fn recover(&self, actions: &[Action]) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        // Cuts a torn end off; before any step, which would be written behind it.
+        if writer.stopped.is_none() {
+            self.checkpoint(&mut writer)?;
+        }
+        for action in actions {
+            match *action {
+                Action::Abort(thin) => self.record(&mut writer, &Op::Aborted { thin }, Durability::Later)?,
+                Action::Finish(thin) => self.record(&mut writer, &Op::Created { thin }, Durability::Later)?,
+                Action::Gone(thin) => self.record(&mut writer, &Op::Deleted { thin }, Durability::Later)?,
+                Action::Remove(thin) => self.intend_removal(&mut writer, thin)?,
+                Action::Delete(_) => {}
+            }
+        }
+        drop(writer);
+        self.drop_stray_nodes()?;
+        for thin in self.removing() {
+            self.try_delete(thin)?;
+        }
+        Ok(())
+    }
+
+    /// Nodes that outlived the last daemon are not leased: they go as soon as nobody has them open.
+    fn drop_stray_nodes(&self) -> Result<(), StorageError> {
+        for node in self.backend.ours().map_err(|source| self.settings.failed("list the devices of", source))? {
+            if !node.leaving
+                && let Err(error) = self.backend.remove(&node.name)
+            {
+                tracing::debug!(node.name, %error, "cannot ask for removal, ignoring");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a device and records it. `origin` is not written to until this returns.
+    pub(super) fn create(
+        &self,
+        id: &DeviceId,
+        origin: Option<&Device>,
+        size: Bytes,
+        pending: bool,
+    ) -> Result<Device, StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        loop {
+            let device = self.draft(&writer, id, origin, size, pending)?;
+            let thin = device.thin;
+            self.record(&mut writer, &Op::Create(device.clone()), Durability::Now)?;
+            let made = self.make(&mut writer, &device);
+            let result = made.and_then(|made| match made {
+                Made::Yes => self.record(&mut writer, &Op::Created { thin }, Durability::Later).map(|()| Made::Yes),
+                Made::IdTaken => Ok(Made::IdTaken),
+            });
+            match result {
+                Ok(Made::Yes) => return Ok(device),
+                Ok(Made::IdTaken) => {
+                    self.record(&mut writer, &Op::Aborted { thin }, Durability::Later)?;
+                    self.table().foreign.insert(thin);
+                }
+                Err(error) => {
+                    self.undo(&mut writer, thin);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn draft(
+        &self,
+        writer: &Writer,
+        id: &DeviceId,
+        origin: Option<&Device>,
+        size: Bytes,
+        pending: bool,
+    ) -> Result<Device, StorageError> {
+        let table = self.table();
+        if table.state.names.contains_key(id) {
+            return Err(StorageError::DeviceExists(id.clone()));
+        }
+        let thin = table.state.free_thin(&table.foreign).ok_or_else(|| StorageError::NotSupported {
+            what: "one more device",
+            advice: "the pool numbers devices with 24 bits and all are in use: remove some".to_owned(),
+        })?;
+        Ok(Device {
+            id: id.clone(),
+            thin,
+            stamp: writer.transaction + 1,
+            base: origin.map(|origin| (origin.id.clone(), origin.thin)),
+            size,
+            pending,
+        })
+    }
+
+    /// Transaction id first: the kernel stamps the new device with it.
+    fn make(&self, writer: &mut Writer, device: &Device) -> Result<Made, StorageError> {
+        self.raise(writer, device.stamp)?;
+        let result = match device.base {
+            None => self.backend.create_thin(device.thin),
+            Some((_, origin)) => self.backend.create_snap(device.thin, origin),
+        };
+        match result {
+            Ok(()) => Ok(Made::Yes),
+            // Not ours: every number of ours is on record.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(Made::IdTaken),
+            Err(source) => Err(self.settings.failed("make a device in", source)),
+        }
+    }
+
+    /// Best effort: what cannot be undone now is undone by the next recovery, as the intent is on record.
+    fn undo(&self, writer: &mut Writer, thin: u32) {
+        let gone = match self.backend.delete(thin) {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ENODATA),
+        };
+        if gone && let Err(error) = self.record(writer, &Op::Aborted { thin }, Durability::Later) {
+            tracing::debug!(%error, thin, "cannot record that a device was not made, ignoring");
+        }
+    }
+
+    /// Compare-and-swap of the pool's transaction id: fails when somebody else changed the pool.
+    fn raise(&self, writer: &mut Writer, to: u64) -> Result<(), StorageError> {
+        let expected = writer.transaction;
+        match self.backend.set_transaction_id(expected, to) {
+            Ok(()) => {
+                writer.transaction = to;
+                Ok(())
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let found = self.backend.numbers().map_or(0, |numbers| numbers.transaction);
+                writer.stopped = Some(Stop::Stale { expected, found });
+                self.table().read_only = true;
+                self.check(writer)
+            }
+            Err(source) => Err(self.settings.failed("raise the transaction id of", source)),
+        }
+    }
+
+    /// Records the intent to delete `id`: its name is free then.
+    pub(super) fn begin_removal(&self, id: &DeviceId) -> Result<Option<Device>, StorageError> {
+        let mut writer = lock(&self.writer);
+        let Some((device, phase)) = self.table().state.find(id).cloned() else { return Ok(None) };
+        if phase == Phase::Creating {
+            return Err(StorageError::WrongState { id: id.clone(), state: "being made" });
+        }
+        if id.as_str() == BASE {
+            return Err(StorageError::InUse { id: id.clone(), by: "every other device descends from it".to_owned() });
+        }
+        self.check(&writer)?;
+        self.intend_removal(&mut writer, device.thin)?;
+        Ok(Some(device))
+    }
+
+    fn intend_removal(&self, writer: &mut Writer, thin: u32) -> Result<(), StorageError> {
+        let transaction = writer.transaction + 1;
+        self.record(writer, &Op::Delete { thin, transaction }, Durability::Now)?;
+        match self.raise(writer, transaction) {
+            // A pool without room for it takes no message; the intent stands, and the deletion is tried again later.
+            Err(StorageError::DeviceMapper { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                tracing::debug!(thin, "the pool is read-only; the device is deleted later");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Deletes a device whose removal is on record; false while it is in use.
+    pub(super) fn try_delete(&self, thin: u32) -> Result<bool, StorageError> {
+        let Some(device) = self.removable(thin) else { return Ok(true) };
+        let slot = self.slot(thin);
+        let Ok(mut idle) = slot.idle.try_lock() else { return Ok(false) };
+        idle.take();
+        if !self.deactivate(&device) {
+            return Ok(false);
+        }
+        // The number may be somebody else's by now, when the pool lost our device.
+        let foreign = self.table().foreign.contains(&thin);
+        if !foreign
+            && let Err(error) = self.backend.delete(thin)
+            && error.raw_os_error() != Some(libc::ENODATA)
+        {
+            tracing::debug!(%error, thin, "cannot delete a device yet");
+            return Ok(false);
+        }
+        self.record(&mut lock(&self.writer), &Op::Deleted { thin }, Durability::Later)?;
+        drop(idle);
+        lock(&self.slots).remove(&thin);
+        Ok(true)
+    }
+
+    fn removable(&self, thin: u32) -> Option<Device> {
+        let table = self.table();
+        table.state.devices.get(&thin).filter(|(_, phase)| *phase == Phase::Removing).map(|(device, _)| device.clone())
+    }
+
+    /// Records that what was written to a pending device is on the disk.
+    pub(super) fn ready(&self, id: &DeviceId) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        let device = self.find(id, &[Phase::Pending])?;
+        self.record(&mut writer, &Op::Ready { thin: device.thin }, Durability::Now)
+    }
+
+    /// Journal first, then the table.
+    fn record(&self, writer: &mut Writer, op: &Op, durability: Durability) -> Result<(), StorageError> {
+        writer.journal.append(op)?;
+        if durability == Durability::Now {
+            writer.journal.sync()?;
+        }
+        self.table().state.apply(op).expect("every step is checked under the writer's lock before it is recorded");
+        let devices = self.table().state.devices.len();
+        if writer.journal.is_long(devices) {
+            self.checkpoint(writer)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, writer: &mut Writer) -> Result<(), StorageError> {
+        let state = self.table().state.clone();
+        writer.journal.checkpoint(&state)
+    }
+
+    fn check(&self, writer: &Writer) -> Result<(), StorageError> {
+        let state = |state, advice| StorageError::PoolState { pool: self.settings.pool_name.clone(), state, advice };
+        match writer.stopped {
+            None => Ok(()),
+            Some(Stop::Stale { expected, found }) => {
+                Err(StorageError::Stale { pool: self.settings.pool_name.clone(), expected, found })
+            }
+            Some(Stop::Closed) => Err(state("closed", "the daemon is shutting down")),
+            Some(Stop::Mismatch(Mismatch::JournalBehind)) => Err(state(
+                "newer than its journal",
+                "the journal was restored from an earlier time; put the newest copy of it back and restart holmd",
+            )),
+            Some(Stop::Mismatch(Mismatch::BaseLost)) => Err(state(
+                "without its base device",
+                "the metadata is of another pool or was reset; put the right files back, or move the directory away to begin with an empty pool",
+            )),
+        }
+    }
+
+    /// Nothing is changed from here on. The journal is left as short as can be.
+    pub(super) fn stop(&self) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        if writer.stopped.is_none() {
+            self.checkpoint(&mut writer)?;
+            writer.stopped = Some(Stop::Closed);
+        }
+        Ok(())
+    }
+
+    /// The device `id` if it is in one of `phases`.
+    pub(super) fn find(&self, id: &DeviceId, phases: &[Phase]) -> Result<Device, StorageError> {
+        let table = self.table();
+        let (device, phase) = table.state.find(id).ok_or_else(|| StorageError::NoSuchDevice(id.clone()))?;
+        let wrong = |state| StorageError::WrongState { id: id.clone(), state };
+        if table.lost.contains(&device.thin) {
+            return Err(wrong("lost: the pool does not have it"));
+        }
+        if phases.contains(phase) {
+            return Ok(device.clone());
+        }
+        Err(wrong(match phase {
+            Phase::Creating => "being made",
+            Phase::Pending => "not complete",
+            Phase::Ready => "complete",
+            Phase::Removing => "being removed",
+        }))
+    }
+
+    /// Devices to be deleted.
+    pub(super) fn removing(&self) -> Vec<u32> {
+        let table = self.table();
+        table.state.devices.iter().filter(|(_, (_, phase))| *phase == Phase::Removing).map(|(thin, _)| *thin).collect()
+    }
+
+    /// The table; never held over I/O.
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    /// The slot of a device.
+    pub(super) fn slot(&self, thin: u32) -> Arc<Slot> {
+        lock(&self.slots).entry(thin).or_default().clone()
+    }
+
+    /// All slots.
+    pub(super) fn slots(&self) -> Vec<(u32, Arc<Slot>)> {
+        lock(&self.slots).iter().map(|(thin, slot)| (*thin, slot.clone())).collect()
+    }
+
+    /// The name and UUID of a device's node.
+    pub(super) fn node_names(&self, device: &Device) -> (String, String) {
+        let role = Role::Device(&device.id, device.thin, device.stamp);
+        (self.names.name(role), self.names.uuid(role))
+    }
+}
+
+/// What came of making a device.
+enum Made {
+    Yes,
+    IdTaken,
+}
+
+impl Settings {
+    /// A failure of the pool.
+    pub(super) fn failed(&self, op: &'static str, source: std::io::Error) -> StorageError {
+        StorageError::DeviceMapper { op, device: self.pool_name.clone(), source }
+    }
+}
+
+/// The base, once it was made.
+fn base_of(state: &State) -> Option<&Device> {
+    let id = DeviceId::parse(BASE).expect("the base has a valid id");
+    state.find(&id).filter(|(_, phase)| *phase == Phase::Ready).map(|(device, _)| device)
+}
+
+/// First of all: a daemon that died inside a snapshot left the origin suspended, and every reader of it hangs.
+fn resume_suspended(backend: &dyn Backend, settings: &Settings) -> Result<(), StorageError> {
+    let nodes = backend.ours().map_err(|source| settings.failed("list the devices of", source))?;
+    for node in nodes.iter().filter(|node| node.suspended && node.live) {
+        backend.resume(&node.name).map_err(|source| StorageError::DeviceMapper {
+            op: "resume",
+            device: node.name.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// A lock whose data is whole even when a holder panicked: every change under these locks is one assignment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,343 @@
+//! The backend on a real kernel.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use devicemapper::{DM, DevId, Device, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::backend::{Files, Node, Nodes, Numbers, Pool, Spec};
+use super::metadata::{self, Listing, MetadataError, Superblock};
+use super::names::Names;
+use crate::model::Bytes;
+use crate::storage::{Access, StorageError};
+use crate::sys::fsmount::{self, Writable};
+use crate::sys::uevent::Uevents;
+use crate::sys::{dm, ext4};
+
+/// An active pool.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) control: Control,
+    pub(super) names: Names,
+    /// Name of the pool's node.
+    pub(super) pool: String,
+    /// `major:minor` of the pool.
+    pub(super) device: String,
+    /// The file that holds the metadata. Reads of it see what the kernel last wrote: its loop device goes through the
+    /// page cache, as these reads do.
+    pub(super) metadata: (PathBuf, File),
+    pub(super) block_size: Bytes,
+}
+
+/// `/dev/mapper/control`.
+pub(super) struct Control(DM);
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+impl Kernel {
+    /// Bytes in a pool block.
+    pub(super) fn block_size(&self) -> Bytes {
+        self.block_size
+    }
+
+    fn message(&self, text: &str) -> io::Result<()> {
+        self.control.message(&self.pool, text)
+    }
+
+    fn unreadable(&self, error: &MetadataError) -> StorageError {
+        StorageError::Damaged { path: self.metadata.0.clone(), reason: error.to_string() }
+    }
+}
+
+impl Control {
+    /// Opens it.
+    pub(super) fn open() -> io::Result<Self> {
+        DM::new().map(Self).map_err(os_error)
+    }
+
+    /// The targets that the kernel has now.
+    pub(super) fn has_target(&self, name: &str) -> io::Result<bool> {
+        Ok(self.0.list_versions().map_err(os_error)?.iter().any(|(target, ..)| target == name))
+    }
+
+    /// Makes a node with a table of one target and lets it run. Nothing is left after an error.
+    pub(super) fn create(&self, name: &str, uuid: &str, sectors: u64, target: (&str, &str)) -> io::Result<DeviceInfo> {
+        let options = DmOptions::default();
+        let uuid = DmUuid::new(uuid).map_err(os_error)?;
+        let info = self.0.device_create(dm_name(name)?, Some(uuid), options).map_err(os_error)?;
+        let table = [(0, sectors, target.0.to_owned(), target.1.to_owned())];
+        let loaded = self.0.table_load(&DevId::Name(dm_name(name)?), &table, options).map_err(os_error);
+        if let Err(error) = loaded.and_then(|_| dm::resume(self.0.file(), name)) {
+            if let Err(error) = dm::remove(self.0.file(), name, dm::Remove::AtLastClose) {
+                tracing::debug!(%error, name, "cannot remove a device that could not be activated");
+            }
+            return Err(error);
+        }
+        Ok(info)
+    }
+
+    /// What the kernel says of a node.
+    pub(super) fn info(&self, name: &str) -> io::Result<Option<DeviceInfo>> {
+        match self.0.device_info(&DevId::Name(dm_name(name)?)).map_err(os_error) {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// The live table of a node of one target: its type and parameters.
+    pub(super) fn table(&self, name: &str) -> io::Result<Option<(String, String)>> {
+        self.line(name, DmFlags::DM_STATUS_TABLE)
+    }
+
+    fn line(&self, name: &str, flags: DmFlags) -> io::Result<Option<(String, String)>> {
+        let options = DmOptions::default().set_flags(flags);
+        let (_, lines) = self.0.table_status(&DevId::Name(dm_name(name)?), options).map_err(os_error)?;
+        Ok(lines.into_iter().next().map(|(_, _, target, params)| (target, params)))
+    }
+
+    /// Sends a message to a node.
+    pub(super) fn message(&self, name: &str, text: &str) -> io::Result<()> {
+        self.0.target_msg(&DevId::Name(dm_name(name)?), None, text).map(drop).map_err(os_error)
+    }
+
+    /// Lets a node run.
+    pub(super) fn resume(&self, name: &str) -> io::Result<()> {
+        dm::resume(self.0.file(), name)
+    }
+
+    /// Removes a node, at last close if it is open.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        dm::remove(self.0.file(), name, dm::Remove::AtLastClose)
+    }
+
+    /// Takes a wish to remove at last close back.
+    pub(super) fn keep(&self, name: &str) -> io::Result<()> {
+        self.message(name, "@cancel_deferred_remove")
+    }
+}
+
+impl Pool for Kernel {
+    fn create_thin(&self, thin: u32) -> io::Result<()> {
+        self.message(&format!("create_thin {thin}"))
+    }
+
+    fn create_snap(&self, thin: u32, origin: u32) -> io::Result<()> {
+        self.message(&format!("create_snap {thin} {origin}"))
+    }
+
+    fn delete(&self, thin: u32) -> io::Result<()> {
+        self.message(&format!("delete {thin}"))
+    }
+
+    fn set_transaction_id(&self, from: u64, to: u64) -> io::Result<()> {
+        self.message(&format!("set_transaction_id {from} {to}"))
+    }
+
+    fn numbers(&self) -> io::Result<Numbers> {
+        let (_, line) = self.control.line(&self.pool, DmFlags::DM_NOFLUSH)?.ok_or(io::ErrorKind::NotFound)?;
+        Numbers::parse(&line).ok_or_else(|| io::Error::other(format!("the status '{line}' is not understood")))
+    }
+
+    fn listing(&self) -> Result<Listing, StorageError> {
+        let file = &self.metadata.1;
+        let held = match HeldMetadata::reserve(self) {
+            Ok(held) => held,
+            // A read-only pool reserves nothing, but does not change either.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return self.glance(),
+            Err(source) => {
+                let device = self.pool.clone();
+                return Err(StorageError::DeviceMapper { op: "reserve the metadata of", device, source });
+            }
+        };
+        let root = Superblock::read(file, 0).map(|superblock| superblock.held_root);
+        let listing = root.and_then(|root| Superblock::read(file, root)?.devices(file));
+        drop(held);
+        listing.map_err(|error| self.unreadable(&error))
+    }
+
+    fn glance(&self) -> Result<Listing, StorageError> {
+        metadata::committed(&self.metadata.1).map_err(|error| self.unreadable(&error))
+    }
+
+    fn deactivate(&self) -> io::Result<()> {
+        self.control.remove(&self.pool)
+    }
+}
+
+/// A snapshot of the metadata that the kernel keeps; there can be only one.
+struct HeldMetadata<'a>(&'a Kernel);
+
+impl<'a> HeldMetadata<'a> {
+    fn reserve(kernel: &'a Kernel) -> io::Result<Self> {
+        match kernel.message("reserve_metadata_snap") {
+            // A daemon that was killed left its own behind.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                kernel.message("release_metadata_snap")?;
+                kernel.message("reserve_metadata_snap")?;
+            }
+            other => other?,
+        }
+        Ok(Self(kernel))
+    }
+}
+
+impl Drop for HeldMetadata<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.message("release_metadata_snap") {
+            tracing::debug!(%error, "cannot release the metadata; the next start does it");
+        }
+    }
+}
+
+impl Nodes for Kernel {
+    fn node(&self, name: &str) -> io::Result<Option<Node>> {
+        Ok(self.control.info(name)?.map(|info| node(name, &info)))
+    }
+
+    fn activate(&self, spec: &Spec<'_>) -> io::Result<Node> {
+        let params = format!("{} {}", self.device, spec.thin);
+        self.control.create(spec.name, spec.uuid, spec.size.sectors(), ("thin", &params))?;
+        self.node(spec.name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENXIO))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.control.remove(name)
+    }
+
+    fn keep(&self, name: &str) -> io::Result<()> {
+        self.control.keep(name)
+    }
+
+    fn suspend(&self, name: &str) -> io::Result<()> {
+        dm::suspend(self.control.0.file(), name)
+    }
+
+    fn resume(&self, name: &str) -> io::Result<()> {
+        self.control.resume(name)
+    }
+
+    fn ours(&self) -> io::Result<Vec<Node>> {
+        let mut nodes = Vec::new();
+        for name in self.names()? {
+            nodes.extend(self.node(&name)?.filter(|node| self.names.owns(&node.uuid)));
+        }
+        Ok(nodes)
+    }
+
+    fn names(&self) -> io::Result<BTreeSet<String>> {
+        let prefix = self.names.name_prefix();
+        let listed = self.control.0.list_devices().map_err(os_error)?;
+        Ok(listed.iter().map(|(name, ..)| name.to_string()).filter(|name| name.starts_with(&prefix)).collect())
+    }
+
+    fn wait_gone(&self, name: &str, limit: Duration) -> io::Result<bool> {
+        let until = Instant::now() + limit;
+        // Before the first look, so that nothing is missed.
+        let events = Uevents::open()?;
+        loop {
+            if self.node(name)?.is_none() {
+                return Ok(true);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            poll(&mut [PollFd::new(&events, PollFlags::IN)], Some(&timeout))?;
+            while matches!(events.next(), Ok(Some(_))) {}
+        }
+    }
+}
+
+fn node(name: &str, info: &DeviceInfo) -> Node {
+    let flags = info.flags();
+    Node {
+        name: name.to_owned(),
+        uuid: info.uuid().map(ToString::to_string).unwrap_or_default(),
+        minor: info.device().minor,
+        live: flags.contains(DmFlags::DM_ACTIVE_PRESENT),
+        leaving: flags.contains(DmFlags::DM_DEFERRED_REMOVE),
+        suspended: flags.contains(DmFlags::DM_SUSPEND),
+        users: u32::try_from(info.open_count()).unwrap_or(0),
+    }
+}
+
+impl Files for Kernel {
+    fn format(&self, node: &Node) -> Result<(), StorageError> {
+        // Unmapped blocks of a thin device read as zeros, so inode tables and journal need no zeroing; older mke2fs
+        // does not know that option.
+        make_ext4(node, "nodiscard,root_owner=0:0,assume_storage_prezeroed=1")
+            .or_else(|_| make_ext4(node, "nodiscard,root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1"))
+    }
+
+    fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd> {
+        let source = PathBuf::from(format!("/dev/dm-{}", node.minor));
+        let mount = |writable| fsmount::detached("ext4", &source, &[("errors", "remount-ro")], writable);
+        match access {
+            Access::ReadWrite => mount(Writable::Yes),
+            Access::ReadOnly => match mount(Writable::No) {
+                // Somebody has it mounted for writing: share that.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => mount(Writable::NotThroughThisMount),
+                other => other,
+            },
+        }
+    }
+
+    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
+        use rustix::fs::{Mode, OFlags};
+        // The mount is a path-only descriptor, which takes no ioctl.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = rustix::fs::openat(mount, c".", flags, Mode::empty())?;
+        ext4::resize(top, size.0 / EXT4_BLOCK)
+    }
+}
+
+/// Explicit features, so that a pool does not depend on the host's `mke2fs.conf`; no reserved blocks; a small journal,
+/// because every device comes to map all of its own; an inode for every 8 KiB, which costs nothing until it is used.
+fn make_ext4(node: &Node, extended: &str) -> Result<(), StorageError> {
+    const PROGRAM: &str = "mkfs.ext4";
+    let failed = |message| StorageError::Program { program: PROGRAM, message };
+    let output = Command::new(PROGRAM)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "8192", "-m", "0", "-J", "size=16"])
+        .args(["-L", "holm", "-O", FEATURES, "-E", extended])
+        .arg(format!("/dev/dm-{}", node.minor))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("{error}; install e2fsprogs")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
+                        large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
+const EXT4_BLOCK: u64 = 4096;
+
+fn dm_name(name: &str) -> io::Result<&DmName> {
+    DmName::new(name).map_err(os_error)
+}
+
+/// The errno behind the crate's error, whose own text is a dump of structures.
+fn os_error(error: DmError) -> io::Error {
+    match error {
+        DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => (*errno).into(),
+        other => io::Error::other(other),
+    }
+}
+
+/// As tables name devices.
+pub(super) fn number(device: Device) -> String {
+    format!("{}:{}", device.major, device.minor)
+}

@@ -1,0 +1,351 @@
+//! Nodes, mounts and leases.
+//!
+//! A node is made when a mount is asked for, and marked for removal at last close as soon as the mount has it open.
+//! So it lives exactly as long as somebody uses the mount, be it this process, a container, or a container whose daemon
+//! was killed; the kernel removes it by itself, and nobody polls.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::backend::{Node, Spec};
+use super::core::{Core, Idle, Slot, lock};
+use super::label::{self, Label};
+use super::state::{Device, Phase};
+use crate::model::{Bytes, DeviceId};
+use crate::storage::{Access, AddOptions, BASE, Lease, MountedDevice, Removal, StorageError};
+
+/// How long a fresh device's mount is kept for its first user.
+pub(super) const IDLE: Duration = Duration::from_secs(2);
+
+/// How often removals are tried again for which no event came.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a node may take to go once nobody has it open.
+const GOING: Duration = Duration::from_secs(2);
+
+impl Core {
+    /// Snapshot, label and growth.
+    pub(super) fn add(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+        let origin = self.find(base, &[Phase::Ready])?;
+        let size = whole_blocks(options.size.unwrap_or(origin.size), self.settings.block_size);
+        if size < origin.size {
+            return Err(StorageError::NotSupported {
+                what: "a device smaller than its base",
+                advice: format!("ask for at least {}", origin.size),
+            });
+        }
+        self.admit()?;
+        let device = self.snapshot(id, &origin, size, options.pending)?;
+        let kept = self.prepare(&device);
+        if kept.is_err()
+            && let Err(error) = self.remove(id)
+        {
+            tracing::debug!(%error, %id, "cannot remove a device that could not be completed");
+        }
+        kept
+    }
+
+    fn snapshot(&self, id: &DeviceId, origin: &Device, size: Bytes, pending: bool) -> Result<Device, StorageError> {
+        // Held so that nobody activates the origin between the look at it and the snapshot.
+        let slot = self.slot(origin.thin);
+        let mut idle = lock(&slot.idle);
+        idle.take();
+        let _still = self.hold_still(origin)?;
+        self.create(id, Some(origin), size, pending)
+    }
+
+    /// Suspends an active origin: an unsuspended one could take blocks for its own that the snapshot shares.
+    fn hold_still(&self, origin: &Device) -> Result<Option<HeldStill<'_>>, StorageError> {
+        let (name, _) = self.node_names(origin);
+        let failed = |source| StorageError::DeviceMapper { op: "suspend", device: name.clone(), source };
+        match self.backend.node(&name).map_err(failed)? {
+            Some(node) if node.live => {}
+            _ => return Ok(None),
+        }
+        match self.backend.suspend(&name) {
+            Ok(()) => Ok(Some(HeldStill { core: self, name })),
+            // It went meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// First mount of a fresh device, kept for its first user.
+    fn prepare(&self, device: &Device) -> Result<(), StorageError> {
+        let slot = self.slot(device.thin);
+        let mut idle = lock(&slot.idle);
+        let mount = self.open_mount(device, Access::ReadWrite)?;
+        *idle = Some(Idle { mount, since: Instant::now() });
+        drop(idle);
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The base: an empty file system with an empty tree.
+    pub(super) fn ensure_base(&self) -> Result<(), StorageError> {
+        let id = DeviceId::parse(BASE).expect("the base has a valid id");
+        if self.table().state.names.contains_key(&id) {
+            return Ok(());
+        }
+        let size = whole_blocks(self.settings.base_size, self.settings.block_size);
+        let device = self.create(&id, None, size, true)?;
+        let node = self.activate(&device)?;
+        let formatted = self.backend.format(&node);
+        let mount = self.mount_node(&device, &node, Access::ReadWrite);
+        let mount = formatted.and(mount)?;
+        label::make_tree(mount.as_fd()).map_err(|source| file_error("make the tree of", &device, source))?;
+        self.write_label(&device, mount.as_fd())?;
+        sync(&device, mount.as_fd())?;
+        drop(mount);
+        self.ready(&id)
+    }
+
+    /// Mounts `id`, with a lease.
+    pub(super) fn mount(self: &Arc<Self>, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        let device = self.find(id, &[Phase::Ready, Phase::Pending])?;
+        let slot = self.slot(device.thin);
+        let mut idle = lock(&slot.idle);
+        // It may have been removed while this waited.
+        let now = self.find(id, &[Phase::Ready, Phase::Pending])?;
+        if now.thin != device.thin {
+            return Err(StorageError::NoSuchDevice(id.clone()));
+        }
+        let mount = match (access, idle.take()) {
+            (Access::ReadWrite, Some(idle)) => idle.mount,
+            (_, idle) => {
+                drop(idle);
+                self.open_mount(&device, access)?
+            }
+        };
+        drop(idle);
+        Ok(MountedDevice::new(mount, Box::new(ThinLease(Arc::downgrade(self)))))
+    }
+
+    /// Activates, mounts, and completes what making the device left undone. The slot is locked.
+    fn open_mount(&self, device: &Device, access: Access) -> Result<OwnedFd, StorageError> {
+        let node = self.activate(device)?;
+        let mount = self.mount_node(device, &node, access)?;
+        if access == Access::ReadWrite {
+            self.complete(device, mount.as_fd())?;
+        }
+        Ok(mount)
+    }
+
+    fn mount_node(&self, device: &Device, node: &Node, access: Access) -> Result<OwnedFd, StorageError> {
+        let mounted = self.backend.mount(node, access);
+        // At once, not when the lease is given back: so it holds even if this process is killed.
+        if let Err(error) = self.backend.remove(&node.name) {
+            tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
+        }
+        mounted.map_err(|source| match source.raw_os_error() {
+            Some(libc::EBUSY) => {
+                StorageError::InUse { id: device.id.clone(), by: "somebody who mounted it read-only".to_owned() }
+            }
+            _ => file_error("mount", device, source),
+        })
+    }
+
+    /// A snapshot starts with its origin's label and size.
+    fn complete(&self, device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
+        let label = Label::read(mount).map_err(|source| file_error("read the label of", device, source))?;
+        let uuid = self.table().state.uuid.clone();
+        if let Some(label) = &label
+            && label.pool != uuid
+        {
+            let reason =
+                format!("its label names the pool {}, this one is {uuid}: the pool's files were exchanged", label.pool);
+            return Err(StorageError::Damaged { path: format!("device {}", device.id).into(), reason });
+        }
+        if label.as_ref() == Some(&Label::of(&uuid, device)) {
+            return Ok(());
+        }
+        self.backend.grow(mount, device.size).map_err(|source| file_error("grow", device, source))?;
+        self.write_label(device, mount)
+    }
+
+    fn write_label(&self, device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
+        let label = Label::of(&self.table().state.uuid.clone(), device);
+        label.write(mount).map_err(|source| file_error("write the label of", device, source))
+    }
+
+    /// The node of `device`, live and not about to go. The slot is locked, so only the kernel removes it meanwhile.
+    fn activate(&self, device: &Device) -> Result<Node, StorageError> {
+        let (name, uuid) = self.node_names(device);
+        let failed = |source| StorageError::DeviceMapper { op: "activate", device: name.clone(), source };
+        let until = Instant::now() + GOING;
+        loop {
+            let found = self.backend.node(&name).map_err(failed)?;
+            if let Some(node) = &found
+                && node.uuid != uuid
+            {
+                return Err(StorageError::InUse {
+                    id: device.id.clone(),
+                    by: format!("a foreign device called {name}"),
+                });
+            }
+            let result = match found {
+                Some(node) if node.live => self.backend.keep(&name).map(|()| Some(node)),
+                Some(_) => self.backend.remove(&name).map(|()| None),
+                None => {
+                    let spec = Spec { name: &name, uuid: &uuid, thin: device.thin, size: device.size };
+                    self.backend.activate(&spec).map(Some)
+                }
+            };
+            match result {
+                Ok(Some(node)) => return Ok(node),
+                Ok(None) => {}
+                // It went by itself just now.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                    self.backend.wait_gone(&name, until.saturating_duration_since(Instant::now())).map_err(failed)?;
+                }
+                Err(source) => return Err(failed(source)),
+            }
+        }
+    }
+
+    /// Whether the node of `device` is gone, after asking for it. The slot is locked.
+    pub(super) fn deactivate(&self, device: &Device) -> bool {
+        let (name, uuid) = self.node_names(device);
+        match self.backend.node(&name) {
+            Ok(None) => return true,
+            // Of somebody else: it does not hold our device.
+            Ok(Some(node)) if node.uuid != uuid => return true,
+            Ok(Some(_)) => {}
+            Err(error) => {
+                tracing::debug!(%error, name, "cannot look at a device");
+                return false;
+            }
+        }
+        match self.backend.remove(&name) {
+            Err(error) if error.raw_os_error() != Some(libc::ENXIO) => return false,
+            _ => {}
+        }
+        matches!(self.backend.node(&name), Ok(None))
+    }
+
+    /// Removes `id`, or marks it for removal.
+    pub(super) fn remove(&self, id: &DeviceId) -> Result<Removal, StorageError> {
+        let Some(device) = self.begin_removal(id)? else { return Ok(Removal::NotThere) };
+        if self.try_delete(device.thin)? {
+            return Ok(Removal::Removed);
+        }
+        self.bell.ring();
+        Ok(Removal::Deferred)
+    }
+
+    /// Brings what was written to `id` to the disk, then records that it is complete.
+    pub(super) fn finish(&self, id: &DeviceId) -> Result<(), StorageError> {
+        let device = self.find(id, &[Phase::Pending])?;
+        let slot = self.slot(device.thin);
+        let mut idle = lock(&slot.idle);
+        // A second mount of the same device shares the first one's file system, so this syncs for all of them.
+        let mount = match idle.take() {
+            Some(idle) => idle.mount,
+            None => self.open_mount(&device, Access::ReadWrite)?,
+        };
+        sync(&device, mount.as_fd())?;
+        drop(mount);
+        drop(idle);
+        self.ready(id)
+    }
+
+    /// The remover's work: closes mounts that nobody came for, deletes what is not in use any more. Returns when it
+    /// wants to be called again although nothing happens.
+    pub(super) fn tidy(&self, now: Instant) -> Option<Duration> {
+        let mut next = None;
+        for (_, slot) in self.slots() {
+            next = soonest(next, close_idle(&slot, now));
+        }
+        for thin in self.removing() {
+            match self.try_delete(thin) {
+                Ok(true) => {}
+                Ok(false) => next = soonest(next, Some(RETRY)),
+                Err(error) => {
+                    tracing::debug!(%error, thin, "cannot finish a removal, ignoring until the next start");
+                }
+            }
+        }
+        next
+    }
+
+    /// Closes every idle mount and asks every node that is not leased to go; true when all are gone.
+    pub(super) fn deactivate_all(&self) -> Result<bool, StorageError> {
+        self.tidy(Instant::now() + IDLE);
+        let listed = |source| self.settings.failed("list the devices of", source);
+        for node in self.backend.ours().map_err(listed)? {
+            if let Err(error) = self.backend.remove(&node.name) {
+                tracing::debug!(%error, node.name, "cannot ask for removal, ignoring");
+            }
+        }
+        for node in self.backend.ours().map_err(listed)?.iter().filter(|node| node.users == 0) {
+            self.backend.wait_gone(&node.name, GOING).map_err(listed)?;
+        }
+        self.tidy(Instant::now() + IDLE);
+        Ok(self.backend.ours().map_err(listed)?.is_empty())
+    }
+}
+
+/// The open mount is what keeps the device active; giving it back is a reason to look after removals that wait.
+#[derive(Debug)]
+struct ThinLease(Weak<Core>);
+
+impl Lease for ThinLease {}
+
+impl Drop for ThinLease {
+    fn drop(&mut self) {
+        if let Some(core) = self.0.upgrade() {
+            core.bell.ring();
+        }
+    }
+}
+
+/// An origin that is suspended; resumed whatever happens.
+#[derive(Debug)]
+struct HeldStill<'a> {
+    core: &'a Core,
+    name: String,
+}
+
+impl Drop for HeldStill<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.core.backend.resume(&self.name) {
+            tracing::debug!(%error, self.name, "cannot resume a device; the next start does it");
+        }
+    }
+}
+
+/// Closes an idle mount that is old enough; else says when it will be.
+fn close_idle(slot: &Slot, now: Instant) -> Option<Duration> {
+    // Somebody is at it: then it is not idle, or will ring.
+    let mut idle = slot.idle.try_lock().ok()?;
+    let age = now.saturating_duration_since(idle.as_ref()?.since);
+    if age < IDLE {
+        return Some(IDLE - age);
+    }
+    idle.take();
+    None
+}
+
+fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
+}
+
+/// Up to a multiple of a pool block.
+fn whole_blocks(size: Bytes, block: Bytes) -> Bytes {
+    Bytes(size.0.div_ceil(block.0).saturating_mul(block.0))
+}
+
+fn sync(device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
+    use rustix::fs::{Mode, OFlags};
+    // The mount is a path-only descriptor, which cannot be synced.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, c".", flags, Mode::empty())
+        .and_then(rustix::fs::syncfs)
+        .map_err(|error| file_error("sync", device, error.into()))
+}
+
+fn file_error(op: &'static str, device: &Device, source: std::io::Error) -> StorageError {
+    StorageError::Io { op, path: format!("device {}", device.id).into(), source }
+}

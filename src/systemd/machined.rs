@@ -1,0 +1,232 @@
+//! Containers in `machinectl list` (org.freedesktop.machine1(5)).
+//!
+//! machined is told of each container and its own scope (RegisterMachine…, not CreateMachine…). It forgets a machine
+//! when its scope ends, and everything when it is restarted; then each is registered again. A container works as well
+//! without it, so nothing here takes long or is needed for a start.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use zbus::proxy::CacheProperties;
+use zbus::{OwnedObjectPath, fdo};
+
+use crate::model::ContainerName;
+
+use super::SystemdError;
+use super::bus::{is_error, property};
+
+/// A container as machined sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name.
+    pub name: ContainerName,
+    /// Its id, also its `container_uuid`.
+    pub id: [u8; 16],
+    /// Its leader: PID 1 inside, by its number outside. It must be in its scope already, since machined takes the
+    /// machine's unit from it and keeps that.
+    pub leader: u32,
+    /// Indices of the host's network interfaces that belong to it.
+    pub interfaces: Vec<i32>,
+}
+
+/// The registrations. Machines stay in its list until [`Machined::unregister`].
+#[derive(Debug)]
+pub struct Machined {
+    shared: Arc<Shared>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    connection: zbus::Connection,
+    proxy: ManagerProxy<'static>,
+    machines: Mutex<BTreeMap<ContainerName, Machine>>,
+    restarted: Notify,
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.machine1.Manager",
+    default_service = "org.freedesktop.machine1",
+    default_path = "/org/freedesktop/machine1"
+)]
+trait Manager {
+    #[allow(clippy::too_many_arguments)] // the bus method has as many
+    fn register_machine_with_network(
+        &self,
+        name: &str,
+        id: &[u8],
+        service: &str,
+        class: &str,
+        leader: u32,
+        root_directory: &str,
+        interfaces: &[i32],
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    fn unregister_machine(&self, name: &str) -> zbus::Result<()>;
+
+    fn get_machine(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+}
+
+impl Machined {
+    /// Starts to watch for restarts of machined. It need not run, nor be installed.
+    pub async fn connect(connection: &zbus::Connection) -> Result<Arc<Self>, SystemdError> {
+        Self::open(connection).await.map(Arc::new).map_err(SystemdError::Unreachable)
+    }
+
+    async fn open(connection: &zbus::Connection) -> zbus::Result<Self> {
+        let proxy = ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+        let bus = fdo::DBusProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+        let owners = bus.receive_name_owner_changed_with_args(&[(0, MACHINED)]).await?;
+        let shared = Arc::new(Shared {
+            connection: connection.clone(),
+            proxy,
+            machines: Mutex::default(),
+            restarted: Notify::new(),
+        });
+        // Two tasks: the stream has to be drained also while machines are being registered.
+        let watch = tokio::spawn(watch(owners, Arc::clone(&shared)));
+        let register = tokio::spawn(register_after_restarts(Arc::clone(&shared)));
+        Ok(Self { shared, tasks: [watch, register] })
+    }
+
+    /// Tells machined of a machine, and again whenever machined is restarted. Takes [`LIMIT`] at most; after an error
+    /// the machine is in the list all the same, for machined's next start.
+    pub async fn register(&self, machine: Machine) -> Result<(), SystemdError> {
+        self.shared.machines().insert(machine.name.clone(), machine.clone());
+        self.shared.register(&machine).await
+    }
+
+    /// Takes a machine off the list, whether machined knows it or not. Takes [`LIMIT`] at most.
+    pub async fn unregister(&self, name: &ContainerName) {
+        if self.shared.machines().remove(name).is_none() {
+            return;
+        }
+        // Usually machined has seen the end of the scope before us.
+        if let Ok(Err(error)) = timeout(LIMIT, self.shared.proxy.unregister_machine(name.as_str())).await {
+            tracing::debug!(machine = %name, %error, "machined did not unregister a machine");
+        }
+    }
+}
+
+impl Drop for Machined {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    /// Inserting and removing are single steps, so the list is sound even after a panic.
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<ContainerName, Machine>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn register(&self, machine: &Machine) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Machined { machine: machine.name.to_string(), source };
+        let registered = async {
+            loop {
+                match self.call_register(machine).await {
+                    Err(error) if is_error(&error, MACHINE_EXISTS) => {}
+                    result => return result.map_err(failed),
+                }
+                if self.make_room(machine).await? == Room::Taken {
+                    return Ok(());
+                }
+                // From 257 on, machined drops a machine when it has nothing else to do, after it has answered and
+                // signalled that the machine is gone: there is no event to wait for.
+                sleep(ROOM_INTERVAL).await;
+            }
+        };
+        let no_answer = || failed(fdo::Error::TimedOut("no answer".into()).into());
+        timeout(LIMIT, registered).await.unwrap_or_else(|_| Err(no_answer()))
+    }
+
+    async fn call_register(&self, machine: &Machine) -> zbus::Result<()> {
+        let Machine { name, id, leader, interfaces } = machine;
+        // No root directory: it is a mount inside the container only, and no path of the host leads there.
+        self.proxy
+            .register_machine_with_network(name.as_str(), id, SERVICE, "container", *leader, "", interfaces)
+            .await?;
+        Ok(())
+    }
+
+    /// Looks at a machine of the same name that machined knows: from before it or we were restarted, or, for a short
+    /// while, from the container's last run, which is unregistered.
+    async fn make_room(&self, machine: &Machine) -> Result<Room, SystemdError> {
+        let name = machine.name.as_str();
+        let failed = |source| SystemdError::Machined { machine: name.to_owned(), source };
+        let (service, leader) = match self.existing(name).await {
+            Ok(existing) => existing,
+            // It has vanished by itself in this moment.
+            Err(error) if is_error(&error, NO_SUCH_MACHINE) => return Ok(Room::Made),
+            Err(error) => return Err(failed(error)),
+        };
+        if service != SERVICE {
+            return Err(SystemdError::MachineTaken { machine: name.to_owned(), service });
+        }
+        if leader == machine.leader {
+            return Ok(Room::Taken);
+        }
+        match self.proxy.unregister_machine(name).await {
+            Err(error) if !is_error(&error, NO_SUCH_MACHINE) => Err(failed(error)),
+            _ => Ok(Room::Made),
+        }
+    }
+
+    /// Service and leader of a machine that machined knows.
+    async fn existing(&self, name: &str) -> zbus::Result<(String, u32)> {
+        let path = self.proxy.get_machine(name).await?;
+        let service = property(&self.connection, MACHINED, path.as_str(), MACHINE, "Service").await?;
+        let leader = property(&self.connection, MACHINED, path.as_str(), MACHINE, "Leader").await?;
+        Ok((service, leader))
+    }
+}
+
+/// Whether a name is free, or soon will be.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Made,
+    /// By this very machine.
+    Taken,
+}
+
+/// Passes on each time that machined gets a (new) owner of its name.
+async fn watch(mut owners: fdo::NameOwnerChangedStream, shared: Arc<Shared>) {
+    while let Some(signal) = owners.next().await {
+        if signal.args().is_ok_and(|change| change.new_owner().is_some()) {
+            shared.restarted.notify_one();
+        }
+    }
+}
+
+async fn register_after_restarts(shared: Arc<Shared>) {
+    loop {
+        shared.restarted.notified().await;
+        let machines: Vec<Machine> = shared.machines().values().cloned().collect();
+        for machine in machines {
+            if let Err(error) = shared.register(&machine).await {
+                tracing::debug!(machine = %machine.name, %error, "cannot register a machine again, ignoring");
+            }
+        }
+    }
+}
+
+/// How long machined may take.
+const LIMIT: Duration = Duration::from_secs(5);
+const MACHINED: &str = "org.freedesktop.machine1";
+const MACHINE: &str = "org.freedesktop.machine1.Machine";
+const MACHINE_EXISTS: &str = "org.freedesktop.machine1.MachineExists";
+const NO_SUCH_MACHINE: &str = "org.freedesktop.machine1.NoSuchMachine";
+const ROOM_INTERVAL: Duration = Duration::from_millis(5);
+/// What `machinectl list` shows as the service.
+const SERVICE: &str = "holm";
+
+#[cfg(test)]
+#[path = "machined_tests.rs"]
+mod tests;

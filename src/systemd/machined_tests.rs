@@ -1,0 +1,181 @@
+//! Tests against a machined that we play ourselves, on a bus of our own.
+
+use tokio::sync::mpsc;
+use zbus::interface;
+
+use super::super::testbus::{Refusal, TestBus};
+use super::*;
+
+#[tokio::test]
+async fn a_container_is_registered_and_unregistered() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    machined.register(machine(42)).await.unwrap();
+    machined.unregister(&name()).await;
+    assert_eq!(log.recv().await.unwrap(), "register web 0101 holm container 42 '' [3]");
+    assert_eq!(log.recv().await.unwrap(), "unregister web");
+}
+
+#[tokio::test]
+async fn what_was_never_registered_is_not_unregistered() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    machined.unregister(&name()).await;
+    assert!(log.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn every_container_is_registered_again_when_machined_was_restarted() {
+    let Some(bus) = TestBus::start() else { return };
+    let (server, mut log) = played_machined(&bus, Existing::None).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    machined.register(machine(42)).await.unwrap();
+    log.recv().await.unwrap();
+    server.close().await.unwrap();
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    assert_eq!(log.recv().await.unwrap(), "register web 0101 holm container 42 '' [3]");
+}
+
+#[tokio::test]
+async fn a_machine_that_machined_knows_already_is_fine() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::Ours(42)).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    machined.register(machine(42)).await.unwrap();
+    log.recv().await.unwrap();
+    assert!(log.try_recv().is_err(), "it is left as it is");
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_last_run_is_replaced() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::Ours(41)).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    machined.register(machine(42)).await.unwrap();
+    log.recv().await.unwrap();
+    let mut calls = Vec::new();
+    while let Ok(call) = log.try_recv() {
+        calls.push(call.split(' ').next().unwrap().to_owned());
+    }
+    assert_eq!(calls, ["unregister", "register", "unregister", "register", "unregister", "register"]);
+}
+
+#[tokio::test]
+async fn a_machine_of_somebody_else_is_left_alone() {
+    let Some(bus) = TestBus::start() else { return };
+    let (_server, mut log) = played_machined(&bus, Existing::Foreign).await;
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let error = machined.register(machine(42)).await.unwrap_err();
+    assert!(matches!(&error, SystemdError::MachineTaken { service, .. } if service == "systemd-nspawn"), "{error}");
+    log.recv().await.unwrap();
+    assert!(log.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn without_machined_the_error_says_what_is_missing() {
+    let Some(bus) = TestBus::start() else { return };
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let error = machined.register(machine(42)).await.unwrap_err();
+    assert!(error.to_string().contains("'machinectl' will not show it"), "{error}");
+    // And it is told of the machine when it comes.
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    assert!(log.recv().await.unwrap().starts_with("register web"));
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Existing {
+    None,
+    Ours(u32),
+    /// Ours, unregistered, and not dropped yet for that many more attempts.
+    Lingering(u32),
+    Foreign,
+}
+
+struct FakeManager {
+    existing: Mutex<Existing>,
+    log: mpsc::UnboundedSender<String>,
+}
+
+#[interface(name = "org.freedesktop.machine1.Manager")]
+impl FakeManager {
+    #[allow(clippy::too_many_arguments)] // as many as the real one
+    fn register_machine_with_network(
+        &self,
+        name: String,
+        id: Vec<u8>,
+        service: String,
+        class: String,
+        leader: u32,
+        root: String,
+        interfaces: Vec<i32>,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        assert_eq!(id.len(), 16);
+        let id: String = id[..2].iter().map(|byte| format!("{byte:02x}")).collect();
+        self.log.send(format!("register {name} {id} {service} {class} {leader} '{root}' {interfaces:?}")).unwrap();
+        let mut existing = self.existing.lock().unwrap();
+        *existing = match *existing {
+            Existing::Lingering(0) => Existing::None,
+            Existing::Lingering(attempts) => Existing::Lingering(attempts - 1),
+            other => other,
+        };
+        match *existing {
+            Existing::None => Ok(OwnedObjectPath::try_from(MACHINE_PATH).unwrap()),
+            Existing::Ours(_) | Existing::Lingering(_) | Existing::Foreign => {
+                Err(Refusal { name: MACHINE_EXISTS, text: format!("Machine '{name}' already exists") })
+            }
+        }
+    }
+
+    fn unregister_machine(&self, name: String) {
+        self.log.send(format!("unregister {name}")).unwrap();
+        let mut existing = self.existing.lock().unwrap();
+        if let Existing::Ours(_) = *existing {
+            *existing = Existing::Lingering(2);
+        }
+    }
+
+    fn get_machine(&self, _name: String) -> OwnedObjectPath {
+        OwnedObjectPath::try_from(MACHINE_PATH).unwrap()
+    }
+}
+
+struct FakeMachine(Existing);
+
+#[interface(name = "org.freedesktop.machine1.Machine")]
+impl FakeMachine {
+    #[zbus(property)]
+    fn service(&self) -> String {
+        if self.0 == Existing::Foreign { "systemd-nspawn" } else { SERVICE }.to_owned()
+    }
+
+    #[zbus(property)]
+    fn leader(&self) -> u32 {
+        if let Existing::Ours(leader) = self.0 { leader } else { 1 }
+    }
+}
+
+async fn played_machined(bus: &TestBus, existing: Existing) -> (zbus::Connection, mpsc::UnboundedReceiver<String>) {
+    let (sender, log) = mpsc::unbounded_channel();
+    let manager = FakeManager { existing: Mutex::new(existing), log: sender };
+    let server = bus
+        .builder()
+        .serve_at("/org/freedesktop/machine1", manager)
+        .serve_at(MACHINE_PATH, FakeMachine(existing))
+        .name(MACHINED)
+        .build()
+        .await
+        .unwrap();
+    (server, log)
+}
+
+fn name() -> ContainerName {
+    ContainerName::parse("web").unwrap()
+}
+
+fn machine(leader: u32) -> Machine {
+    Machine { name: name(), id: [1; 16], leader, interfaces: vec![3] }
+}
+
+const MACHINE_PATH: &str = "/org/freedesktop/machine1/machine/web";

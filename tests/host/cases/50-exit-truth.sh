@@ -1,0 +1,33 @@
+#!/bin/bash
+# guest: shared
+# The exit status is exact, also when nobody was there to see it.
+. "$(dirname "$0")/../lib.sh"
+
+holmctl run -d --name truth busybox sh -c 'while ! test -e /go; do sleep 0.1; done; exit 42' >/dev/null
+leader=$(holmctl show truth -p Leader --value)
+systemctl kill -s KILL holmd.service
+systemctl stop holmd.service
+touch "/proc/$leader/root/go"
+eventually 10 sh -c "! test -e /proc/$leader"
+systemctl start holmd.service
+assert_eq 42 "$(holmctl wait truth || echo $?)" "holmctl wait"
+assert_eq 42 "$(holmctl show truth -p ExitStatus --value)" "ExitStatus"
+assert_eq exit-code "$(holmctl show truth -p Result --value)" "Result"
+holmctl rm truth
+
+# Somebody who waits in the foreground does not notice that holmd was killed.
+holmctl run --rm --name waits busybox sh -c 'sleep 3; echo done; exit 7' >/tmp/out </dev/null &
+client=$!
+eventually 10 test "$(holmctl show waits -p State --value 2>/dev/null)" = running
+systemctl kill -s KILL holmd.service
+rc=0; wait "$client" || rc=$?
+assert_eq 7 "$rc" "exit status through a crash of holmd"
+assert_eq done "$(cat /tmp/out)" "output through a crash of holmd"
+eventually 20 busctl status org.holm1
+eventually 10 test "$(holmctl list --all --no-legend | wc -l)" = 0
+
+# Out of memory is told apart.
+rc=0; holmctl run --name oom --memory 16M busybox sh -c 'head -c 200m /dev/zero | tail' >/dev/null 2>&1 </dev/null || rc=$?
+test "$rc" -ne 0 || fail "nothing was killed for lack of memory"
+test "$(holmctl show oom -p OOMKills --value)" -ge 1 || fail "OOMKills"
+holmctl rm oom

@@ -1,0 +1,51 @@
+# lib.sh: what cases use. Sourced before each, with `set -eu`: a command that fails ends the case. shellcheck shell=bash
+
+# fail TEXT… : ends the case.
+fail() { printf 'FAILED: %s\n' "$*" >&2; trace >&2; exit 1; }
+trace() { local i; for ((i = 1; i < ${#FUNCNAME[@]} - 1; i++)); do printf '    at %s:%s\n' "${BASH_SOURCE[i + 1]##*/}" "${BASH_LINENO[i]}"; done; }
+
+# assert_eq GOT WANTED [WHAT] ; assert_match GOT REGEX [WHAT] ; assert_has TEXT PART [WHAT] ; refute COMMAND…
+assert_eq() { [ "$1" = "$2" ] || fail "${3-value}: got '$1', wanted '$2'"; }
+assert_match() { [[ $1 =~ $2 ]] || fail "${3-value}: got '$1', wanted something like '$2'"; }
+assert_has() { case $1 in *"$2"*) ;; *) fail "${3-text}: no '$2' in '$1'" ;; esac; }
+refute() { if "$@"; then fail "succeeded, but must not: $*"; fi; }
+
+# assert_status WANTED COMMAND… : the exact exit status.
+assert_status() {
+    local wanted=$1 got=0
+    shift
+    "$@" || got=$?
+    [ "$got" -eq "$wanted" ] || fail "status $got, wanted $wanted: $*"
+}
+
+# eventually SECONDS COMMAND… : tries until it succeeds. always SECONDS COMMAND… : succeeds all that time.
+eventually() {
+    local until
+    until=$(awk -v n="$1" -v t="$EPOCHREALTIME" 'BEGIN { printf "%.6f", t + n }')
+    shift
+    until "$@" >/run/holm-eventually.out 2>&1; do
+        if awk -v u="$until" -v t="$EPOCHREALTIME" 'BEGIN { exit !(t > u) }'; then
+            cat /run/holm-eventually.out >&2
+            fail "did not come about in time: $*"
+        fi
+        sleep 0.05
+    done
+}
+always() {
+    local until
+    until=$(awk -v n="$1" -v t="$EPOCHREALTIME" 'BEGIN { printf "%.6f", t + n }')
+    shift
+    while awk -v u="$until" -v t="$EPOCHREALTIME" 'BEGIN { exit !(t < u) }'; do
+        "$@" >/dev/null 2>&1 || fail "did not stay so: $*"
+        sleep 0.1
+    done
+}
+
+# journal_tail [UNIT [LINES]] : the last lines of a unit's journal, of this boot.
+journal_tail() { journalctl -b --no-pager -o cat -u "${1:-holmd.service}" | tail -n "${2:-30}"; }
+# unit_property UNIT PROPERTY
+unit_property() { systemctl show --value -p "$2" "$1"; }
+# active_devices : the device-mapper devices of Holm, without its pool.
+active_devices() { dmsetup ls 2>/dev/null | awk '$1 ~ /^holm-/ && $1 !~ /pool/ { print $1 }'; }
+# note TEXT… : a line in the output that is shown when the case fails.
+note() { printf '# %s\n' "$*"; }
