@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{Capabilities, ContainerId, ContainerName, NetworkMode, Process, Signal};
+use crate::runtime::{ExecFds, ExecPlan, LaunchFds, LaunchPlan};
+use crate::sys::memfd;
 
 fn plan(environment: Vec<String>) -> LaunchPlan {
     LaunchPlan {
