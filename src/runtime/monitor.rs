@@ -74,7 +74,11 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
         Cloned::Child => {
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
-            setup.run(&steps, &InitEnd::new(inits))
+            let report = InitEnd::new(inits);
+            match setup.close_others(&report, None) {
+                Ok(()) => setup.run(&steps, &report),
+                Err(error) => abandon(&report, "CloseOthers", &error),
+            }
         }
         Cloned::Parent(child) => child,
     };
@@ -213,6 +217,13 @@ fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl F
     // A record that cannot be written is a run whose end is lost to a daemon that was away; there is no third place to
     // tell it to. One that cannot be synced is lost only with the machine.
     let _ = written.and_then(record::Written::sync);
+}
+
+/// In a child that cannot even begin its steps.
+pub(super) fn abandon(report: &InitEnd, step: &str, error: &io::Error) -> ! {
+    // If the monitor is gone there is nobody to tell.
+    let _ = report.failed(failed(step, error));
+    process::exit_now(1)
 }
 
 pub(super) fn failed(step: &str, error: &io::Error) -> Failure {

@@ -193,6 +193,12 @@ impl InitEnd {
     }
 }
 
+impl AsFd for InitEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// The monitor's end towards init.
 #[derive(Debug)]
 pub(super) struct InitSide(OwnedFd);
