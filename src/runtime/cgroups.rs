@@ -35,29 +35,27 @@ impl Scope {
         &self.payload
     }
 
-    /// Kills everything but the monitor, whatever forks meanwhile (R24), and waits until it is gone.
-    pub(super) fn kill_payload(&self) -> io::Result<()> {
-        for name in self.parts()? {
-            let part = self.scope.child(&name)?;
-            part.kill()?;
-            part.wait_until_empty()?;
+    /// Kills everything but the monitor, whatever forks meanwhile (R24). Does not wait.
+    pub(super) fn kill_payload(&self) {
+        for part in self.parts() {
+            // What cannot be killed any more is gone.
+            let _ = part.1.kill();
         }
-        Ok(())
     }
 
-    /// Removes the empty parts; `supervisor` goes with the scope. What cannot be removed goes with it too.
+    /// Waits until what was killed is gone, and removes its cgroups; `supervisor` goes with the scope.
     pub(super) fn remove_parts(&self) {
-        for name in self.parts().unwrap_or_default() {
-            let _ = self.scope.remove_child(&name);
+        for (name, part) in self.parts() {
+            // What is not removed here goes with the scope too.
+            let _ = part.wait_until_empty().and_then(|()| self.scope.remove_child(&name));
         }
     }
 
-    fn parts(&self) -> io::Result<Vec<String>> {
-        let mut names = self.scope.children()?;
+    fn parts(&self) -> Vec<(String, Cgroup)> {
+        let mut names = self.scope.children().unwrap_or_default();
         names.retain(|name| name != SUPERVISOR);
-        Ok(names)
+        names.into_iter().filter_map(|name| self.scope.child(&name).ok().map(|part| (name, part))).collect()
     }
-
     /// What the payload has used up. To be read before its cgroup is removed.
     pub(super) fn figures(&self) -> Figures {
         figures(&self.payload)

@@ -10,7 +10,7 @@ use rustix::thread::UnshareFlags;
 
 use super::cgroups::ExecCgroup;
 use super::init::{Setup, Stopwatch};
-use super::monitor::{Protection, announce, failed, outcome, stop_signals, wait};
+use super::monitor::{Protection, abandon, announce, failed, outcome, stop_signals, wait};
 use super::plan::{self, Step};
 use super::wire::{ClientEnd, Failure, InitEnd, InitSide, MonitorEnd};
 use super::{ExecFds, ExecPlan};
@@ -71,10 +71,7 @@ fn start(
     let cloned = process::clone_process(UnshareFlags::empty(), Some(cgroup.cgroup().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
         Cloned::Parent(child) => child,
-        Cloned::Child => {
-            drop(ours);
-            enter(leader, process, stdio, steps, &InitEnd::new(inits))
-        }
+        Cloned::Child => enter(leader, process, stdio, steps, &InitEnd::new(inits)),
     };
     watch.lap("Clone");
     Ok((child, InitSide::new(ours)))
@@ -83,19 +80,18 @@ fn start(
 /// In the child. The cgroup namespace is joined here and not before: on a file system mounted with `nsdelegate`, as systemd
 /// does, a process in the container's cgroup namespace cannot place another one beside `payload`.
 fn enter(leader: OwnedFd, process: Process, stdio: [Option<OwnedFd>; 3], steps: &[Step], report: &InitEnd) -> ! {
+    let mut setup = Setup::new(process, stdio);
+    if let Err(error) = setup.close_others(report, Some(&leader)) {
+        abandon(report, "CloseOthers", &error);
+    }
     let joined = namespace::join(leader.as_fd(), Namespaces::CONTROL_GROUP);
-    let root = joined.and_then(|()| Root::of_process());
     drop(leader);
-    match root {
+    match joined.and_then(|()| Root::of_process()) {
         Ok(root) => {
-            let mut setup = Setup::new(process, stdio);
             setup.root = Some(root);
             setup.run(steps, report)
         }
-        Err(error) => {
-            let _ = report.failed(failed("JoinNamespaces", &error));
-            process::exit_now(1)
-        }
+        Err(error) => abandon(report, "JoinNamespaces", &error),
     }
 }
 

@@ -85,10 +85,12 @@ pub(super) fn mount_shm(setup: &mut Setup) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// The queues of the IPC namespace.
+/// The queues of the IPC namespace. A kernel without them (`CONFIG_POSIX_MQUEUE`) has none to show.
 pub(super) fn mount_mqueue(setup: &mut Setup) -> Result<(), Trouble> {
-    mount_on_dev(setup, "mqueue", "mqueue", &[], INERT)?;
-    Ok(())
+    match mount_on_dev(setup, "mqueue", "mqueue", &[], INERT) {
+        Err(Trouble::Call { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Volatile, as systemd's payloads expect it, but with the directories and files that the image has there: images of single

@@ -1,7 +1,7 @@
 //! Runs the steps of a plan, in the new process, and never returns.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::plan::Step;
@@ -68,6 +68,14 @@ impl Setup {
             identity: None,
             terminal: None,
         }
+    }
+
+    /// Closes everything that the steps do not need: what the monitor holds is not for a process in the container, not even
+    /// until its execve (R5). `more` is kept too.
+    pub(super) fn close_others(&self, report: &InitEnd, more: Option<&OwnedFd>) -> io::Result<()> {
+        let own = self.stdio.iter().flatten().chain(&self.device).chain(more);
+        let kept: Vec<_> = own.map(AsFd::as_fd).chain([report.as_fd()]).collect();
+        process::close_all_but(&kept)
     }
 
     /// Runs all steps; the last one executes the program. Reports each failure, and before the last step success.

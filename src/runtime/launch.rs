@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::plan;
+use super::plan::{self, PlanError};
 use super::wire::{DaemonEnd, Report, Timings, WireError};
 use super::{ExecFds, ExecPlan, LaunchError, LaunchFds, LaunchPlan};
 use crate::model::Exit;
@@ -151,7 +151,11 @@ impl PendingMonitor {
     }
 
     /// Starts the container and waits until its program is executed. The monitor must be in the scope whose directory is
-    /// `fds.cgroup`. After an error nothing of it runs any more, and the monitor is reaped.
+    /// `fds.cgroup`, and has to be put there by number: it is this process's child and not reaped, so the number is its own (R17).
+    /// After an error nothing of it runs any more, and the monitor is reaped. Who does not want to wait longer kills the monitor
+    /// through a duplicate of [`pidfd`](Self::pidfd); the launch then fails.
+    ///
+    /// The root of `fds` can be used once: a mount that was attached in a container is gone with it.
     pub fn launch(self, plan: &LaunchPlan, fds: LaunchFds) -> Result<Launched, LaunchError> {
         // The monitor checks the same; here it costs no process.
         plan::launch_steps(plan)?;
@@ -211,6 +215,8 @@ impl Pending {
             // The monitor has cleaned up before it said so.
             Ok((Report::Failed(failure), _)) => Err(failure.into()),
             Ok((Report::Ended { .. }, _)) => Err(self.give_up(scope, parts, "it spoke out of turn".to_owned())),
+            // Nothing was sent.
+            Err(WireError::TooLong(bytes)) => Err(PlanError::TooLong(bytes).into()),
             Err(error) => Err(self.give_up(scope, parts, error.to_string())),
         }
     }

@@ -74,7 +74,11 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
         Cloned::Child => {
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
-            setup.run(&steps, &InitEnd::new(inits))
+            let report = InitEnd::new(inits);
+            match setup.close_others(&report, None) {
+                Ok(()) => setup.run(&steps, &report),
+                Err(error) => abandon(&report, "CloseOthers", &error),
+            }
         }
         Cloned::Parent(child) => child,
     };
@@ -85,7 +89,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let executed = match outcome(InitSide::new(ours), &child) {
         Ok(executed) => executed,
         Err(failure) => {
-            let _ = scope.kill_payload();
+            scope.kill_payload();
             scope.remove_parts();
             return Err(failure);
         }
@@ -203,7 +207,7 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
-    let _ = scope.kill_payload();
+    scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
     let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };
@@ -213,6 +217,13 @@ fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl F
     // A record that cannot be written is a run whose end is lost to a daemon that was away; there is no third place to
     // tell it to. One that cannot be synced is lost only with the machine.
     let _ = written.and_then(record::Written::sync);
+}
+
+/// In a child that cannot even begin its steps.
+pub(super) fn abandon(report: &InitEnd, step: &str, error: &io::Error) -> ! {
+    // If the monitor is gone there is nobody to tell.
+    let _ = report.failed(failed(step, error));
+    process::exit_now(1)
 }
 
 pub(super) fn failed(step: &str, error: &io::Error) -> Failure {

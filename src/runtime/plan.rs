@@ -176,6 +176,9 @@ pub enum PlanError {
     /// A bind mount's place on the host.
     #[error("'{0}' cannot be mounted: use an absolute path of the host")]
     Source(String),
+    /// Its text.
+    #[error("the plan has {0} bytes, more than a monitor takes (1 MiB): make the environment or the command shorter")]
+    TooLong(usize),
     /// The name of a process's cgroup.
     #[error("'{0}' is no name for the cgroup of a process: use exec- and a number")]
     CgroupName(String),

@@ -5,7 +5,8 @@
 //!         DaemonEnd ◄── Report ─ MonitorEnd :monitor: ClientEnd ── model::MonitorMessage ──► the caller
 //! ```
 //!
-//! Each message is one JSON packet on a SOCK_SEQPACKET pair, its descriptors beside it. An order longer than a packet travels
+//! Each message is one JSON packet on a SOCK_SEQPACKET pair, its descriptors beside it; the pairs are inherited and have no name
+//! that anybody else could open (R13). An order longer than a packet travels
 //! in a sealed memory file, at most [`MAX_ORDER`] bytes (R14). A message that does not fit its place is an error.
 
 use std::io;
@@ -13,16 +14,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{ExecFds, ExecPlan, LaunchError, LaunchFds, LaunchPlan, StepError};
-use crate::model::{Exit, MonitorMessage};
-use crate::sys::{memfd, socket};
+mod order;
 
-/// Longest order in bytes.
-pub(super) const MAX_ORDER: u64 = 1 << 20;
+pub(super) use order::{MAX_ORDER, Order, Role};
+
+use super::{LaunchError, StepError};
+use crate::model::{Exit, MonitorMessage};
+use crate::sys::socket;
+
 /// Longest packet in bytes; well below the default send buffer of a socket (net.core.wmem_default).
 const MAX_PACKET: usize = 64 << 10;
-/// Orders up to this length travel in the packet itself.
-const MAX_INLINE: usize = 56 << 10;
 
 /// Why a message could not be sent or taken.
 #[derive(Debug, thiserror::Error)]
@@ -50,46 +51,6 @@ pub(super) enum WireError {
     /// A descriptor that must be there is not.
     #[error("the descriptor '{0:?}' is missing")]
     Missing(Role),
-}
-
-/// What a descriptor that comes with an order is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub(super) enum Role {
-    Order,
-    Root,
-    Cgroup,
-    RecordDir,
-    Leader,
-    Stdin,
-    Stdout,
-    Stderr,
-    Client,
-}
-
-const STDIO: [Role; 3] = [Role::Stdin, Role::Stdout, Role::Stderr];
-
-/// What the daemon asks a monitor to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-enum Task {
-    Launch(LaunchPlan),
-    Exec(ExecPlan),
-}
-
-/// The packet around a task. Without a task in it, the task is in the memory file that comes along.
-#[derive(Debug, Serialize, Deserialize)]
-struct Packet {
-    roles: Vec<Role>,
-    task: Option<Task>,
-}
-
-/// What the monitor reads.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// Start a container and stay until it ends.
-    Launch(Box<LaunchPlan>, LaunchFds),
-    /// Run a process in a container and stay until it ends.
-    Exec(Box<ExecPlan>, ExecFds),
 }
 
 /// Why a start failed, as it travels. The same cases as [`LaunchError`], which it becomes.
@@ -159,18 +120,6 @@ impl DaemonEnd {
         Self(socket)
     }
 
-    /// Asks for a container.
-    pub(super) fn launch(&self, plan: &LaunchPlan, fds: &LaunchFds) -> Result<(), WireError> {
-        let required = [(Role::Root, &fds.root), (Role::Cgroup, &fds.cgroup), (Role::RecordDir, &fds.record_dir)];
-        self.order(Task::Launch(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
-    }
-
-    /// Asks for a process in a container.
-    pub(super) fn exec(&self, plan: &ExecPlan, fds: &ExecFds) -> Result<(), WireError> {
-        let required = [(Role::Leader, &fds.leader), (Role::Cgroup, &fds.cgroup)];
-        self.order(Task::Exec(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
-    }
-
     /// Waits for the next report and its descriptors.
     pub(super) fn report(&self) -> Result<(Report, Vec<OwnedFd>), WireError> {
         take(self.0.as_fd(), socket::receive)
@@ -179,34 +128,6 @@ impl DaemonEnd {
     /// The next report if there is one already; a socket error of kind `WouldBlock` if not.
     pub(super) fn report_now(&self) -> Result<(Report, Vec<OwnedFd>), WireError> {
         take(self.0.as_fd(), socket::receive_now)
-    }
-
-    fn order(
-        &self,
-        task: Task,
-        required: &[(Role, &OwnedFd)],
-        stdio: &[Option<OwnedFd>; 3],
-        client: Option<&OwnedFd>,
-    ) -> Result<(), WireError> {
-        let mut fds: Vec<(Role, BorrowedFd<'_>)> = required.iter().map(|(role, fd)| (*role, fd.as_fd())).collect();
-        fds.extend(STDIO.into_iter().zip(stdio).filter_map(|(role, fd)| Some((role, fd.as_ref()?.as_fd()))));
-        fds.extend(client.map(|fd| (Role::Client, fd.as_fd())));
-        let text = serde_json::to_vec(&task)?;
-        if text.len() <= MAX_INLINE {
-            return self.packet(Some(task), &fds);
-        }
-        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_ORDER {
-            return Err(WireError::TooLong(text.len()));
-        }
-        let file = memfd::sealed("holm-order", &mut text.as_slice())?;
-        fds.push((Role::Order, file.as_fd()));
-        self.packet(None, &fds)
-    }
-
-    fn packet(&self, task: Option<Task>, fds: &[(Role, BorrowedFd<'_>)]) -> Result<(), WireError> {
-        let (roles, fds): (Vec<_>, Vec<_>) = fds.iter().copied().unzip();
-        let text = serde_json::to_vec(&Packet { roles, task })?;
-        Ok(socket::send(self.0.as_fd(), &text, &fds)?)
     }
 }
 
@@ -224,20 +145,6 @@ impl MonitorEnd {
     /// Takes the monitor's side of the pair.
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self(socket)
-    }
-
-    /// Waits for the order. [`WireError::Closed`] if the daemon thought better of it.
-    pub(super) fn order(&self) -> Result<Order, WireError> {
-        let (packet, fds): (Packet, _) = take(self.0.as_fd(), socket::receive)?;
-        let mut fds = Fds::new(packet.roles, fds)?;
-        let task = match packet.task {
-            Some(task) => task,
-            None => serde_json::from_slice(&memfd::read_sealed(fds.required(Role::Order)?, MAX_ORDER)?)?,
-        };
-        Ok(match task {
-            Task::Launch(plan) => Order::Launch(Box::new(plan), fds.for_launch()?),
-            Task::Exec(plan) => Order::Exec(Box::new(plan), fds.for_exec()?),
-        })
     }
 
     /// Says that the payload runs.
@@ -283,6 +190,12 @@ impl InitEnd {
     /// Says that a step failed.
     pub(super) fn failed(&self, failure: Failure) -> Result<(), WireError> {
         give(self.0.as_fd(), &InitReport::Failed(failure), &[])
+    }
+}
+
+impl AsFd for InitEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -347,50 +260,6 @@ impl ClientEnd {
             // A caller that is gone wants nothing any more.
             let _ = socket::send_now(socket.as_fd(), &text, fds);
         }
-    }
-}
-
-/// The descriptors of an order by their roles.
-struct Fds(Vec<(Role, OwnedFd)>);
-
-impl Fds {
-    fn new(roles: Vec<Role>, fds: Vec<OwnedFd>) -> Result<Self, WireError> {
-        if roles.len() != fds.len() {
-            return Err(WireError::Descriptors { got: fds.len(), named: roles.len() });
-        }
-        Ok(Self(roles.into_iter().zip(fds).collect()))
-    }
-
-    fn optional(&mut self, role: Role) -> Option<OwnedFd> {
-        let index = self.0.iter().position(|(named, _)| *named == role)?;
-        Some(self.0.swap_remove(index).1)
-    }
-
-    fn required(&mut self, role: Role) -> Result<OwnedFd, WireError> {
-        self.optional(role).ok_or(WireError::Missing(role))
-    }
-
-    fn stdio(&mut self) -> [Option<OwnedFd>; 3] {
-        STDIO.map(|role| self.optional(role))
-    }
-
-    fn for_launch(mut self) -> Result<LaunchFds, WireError> {
-        Ok(LaunchFds {
-            root: self.required(Role::Root)?,
-            cgroup: self.required(Role::Cgroup)?,
-            record_dir: self.required(Role::RecordDir)?,
-            stdio: self.stdio(),
-            client: self.optional(Role::Client),
-        })
-    }
-
-    fn for_exec(mut self) -> Result<ExecFds, WireError> {
-        Ok(ExecFds {
-            leader: self.required(Role::Leader)?,
-            cgroup: self.required(Role::Cgroup)?,
-            stdio: self.stdio(),
-            client: self.optional(Role::Client),
-        })
     }
 }
 

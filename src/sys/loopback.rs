@@ -6,6 +6,9 @@ use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+/// `IFF_UP` as the field has it, which is narrower than the constant.
+const UP: libc::c_short = 1;
+
 /// Sets `lo` up; the kernel then gives it 127.0.0.1 and ::1 (netdevice(7), `SIOCSIFFLAGS`). Needs CAP_NET_ADMIN.
 pub fn up() -> io::Result<()> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -14,7 +17,7 @@ pub fn up() -> io::Result<()> {
     request.ifr_name[0] = b'l'.cast_signed();
     request.ifr_name[1] = b'o'.cast_signed();
     // Every other flag of `lo` is read-only or the kernel's own, so this sets exactly one.
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which is initialised and outlives the call.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
         0 => Ok(()),

@@ -116,6 +116,34 @@ pub fn close_from(first: u32) -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor but the standard ones and those given. As with [`close_from`], what owns one of the others must
+/// never be dropped: for a child that goes on to an execve.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    for (first, last) in gaps(&kept) {
+        // SAFETY: closing descriptors breaks no memory; nobody closes these again (see the doc).
+        if unsafe { libc::close_range(first, last, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The ranges from 3 up that have none of these sorted numbers in them.
+fn gaps(kept: &[u32]) -> Vec<(u32, u32)> {
+    let mut gaps = Vec::new();
+    let mut next = 3;
+    for number in kept.iter().copied().filter(|number| *number >= 3) {
+        if number > next {
+            gaps.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
+}
+
 /// Ends the process at once: no destructors, no exit handlers, no flushing (_exit(2)). For children of
 /// [`clone_process`], which share the parent's buffers and descriptors.
 pub fn exit_now(status: u8) -> ! {
@@ -222,5 +250,50 @@ pub fn new_session_keyring() -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_lies_between_the_gaps() {
+        assert_eq!(gaps(&[]), [(3, u32::MAX)]);
+        assert_eq!(gaps(&[0, 3, 4, 4, 9]), [(5, 8), (10, u32::MAX)]);
+        assert_eq!(gaps(&[5]), [(3, 4), (6, u32::MAX)]);
+    }
+
+    /// keyctl(2), `KEYCTL_GET_KEYRING_ID` of `KEY_SPEC_SESSION_KEYRING`.
+    fn session_keyring() -> libc::c_long {
+        // SAFETY: all arguments are numbers.
+        unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }
+    }
+
+    #[test]
+    fn a_session_keyring_is_new() {
+        // Keyrings belong to threads; the others of this test keep theirs.
+        let (before, joined, after) =
+            std::thread::spawn(|| (session_keyring(), new_session_keyring(), session_keyring())).join().unwrap();
+        match joined {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EDQUOT)) => {
+                eprintln!("skipped: no keyrings here: {error}");
+            }
+            joined => {
+                joined.unwrap();
+                assert_ne!(before, after);
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_cloned() {
+        // The test harness has some.
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv().is_err());
+        let error = clone_process(UnshareFlags::empty(), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        drop(stop);
+        other.join().unwrap();
     }
 }

@@ -21,7 +21,7 @@ fn it_sees_what_the_container_sees() {
         "cat /proc/1/cmdline | tr '\\0' ' '; echo; cat /proc/sys/kernel/hostname; echo $container $container_uuid
         cat /proc/self/cgroup | grep ^0; for n in mnt pid net ipc uts cgroup; do
             [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo other $n; done
-        cd /proc/self/fd; echo *; grep -E 'Cap(Bnd|Inh|Amb)|NoNew' /proc/self/status";
+        cd /proc; echo processes [0-9]*; cd /proc/self/fd; echo *; grep -E 'Cap(Bnd|Inh|Amb)|NoNew' /proc/self/status";
     let mut plan = exec_plan(&["sh", "-c", script]);
     for applet in ["tr", "grep", "readlink"] {
         std::os::unix::fs::symlink("busybox", format!("/proc/{}/root/bin/{applet}", running.launched.leader)).unwrap();
@@ -32,6 +32,8 @@ fn it_sees_what_the_container_sees() {
     assert!(text.starts_with("sleep 600 \nweb\nholm 0707070707074707"), "{text}");
     assert!(text.contains("0::/../exec-1\n"), "a cgroup beside payload: {text}");
     assert!(!text.contains("other"), "{text}");
+    let processes = text.lines().find(|line| line.starts_with("processes")).unwrap();
+    assert!(processes.starts_with("processes 1 ") && processes.split(' ').count() == 3, "no keeper (R5): {text}");
     assert!(text.contains("\n0 1 2"), "no other descriptor: {text}");
     assert!(text.contains("CapBnd:\t00000000800405fb") && text.contains("NoNewPrivs:\t1"), "{text}");
     assert_eq!(process.wait(), Exit::Code(0));

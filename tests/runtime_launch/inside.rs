@@ -254,7 +254,7 @@ fn the_cgroup_namespace_is_rooted_at_the_payload() {
 }
 
 #[test]
-fn the_keyring_is_new_and_the_session_is_its_own() {
+fn the_session_is_its_own() {
     let Some(host) = host() else { return };
     // Fields 5 and 6 of proc_pid_stat(5): process group and session.
     let text = host.run("read p c s pp g sid rest < /proc/1/stat; echo $g $sid").ok();

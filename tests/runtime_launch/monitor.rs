@@ -85,13 +85,24 @@ fn it_holds_only_what_it_needs() {
     assert_eq!(held, expected);
 }
 
-/// The keeper reports first and lets go of things then: it is done when it sleeps in poll(2).
+/// The keeper reports first and lets go of things then: it is done when it sleeps and goes on sleeping.
 fn wait_until_quiet(launched: &Launched) {
-    let path = format!("/proc/{}/wchan", launched.keeper.pid());
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !fs::read_to_string(&path).unwrap().contains("poll") {
+    let state = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", launched.keeper.pid())).unwrap();
+        let switches = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
+        status.contains("State:\tS").then_some(switches)
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut last = None;
+    loop {
+        let now = state();
+        if now.is_some() && now == last {
+            return;
+        }
         assert!(std::time::Instant::now() < deadline, "the keeper does not come to rest");
-        std::thread::yield_now();
+        last = now;
+        // Nothing tells when another process has come to rest; this is how long it must have rested.
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 
@@ -171,4 +182,37 @@ fn it_is_small() {
         line.trim_matches([':', ' ', 'k', 'B']).parse().unwrap()
     };
     assert!(kib("Private_Dirty") <= 300, "{maps}");
+}
+
+#[test]
+fn the_last_figures_are_kept_where_the_kernel_has_them() {
+    let Some(host) = host() else { return };
+    let controllers = fs::read_to_string(host.scope.join("cgroup.controllers")).unwrap();
+    host.run("cat /bin/busybox > /dev/null").ok();
+    let figures = host.record().figures;
+    assert!(figures.cpu_usec.is_some());
+    for (controller, file, figure) in
+        [("memory", "memory.peak", figures.memory_peak), ("pids", "pids.peak", figures.tasks_peak)]
+    {
+        if controllers.split_whitespace().any(|name| name == controller) {
+            // Peaks are of Linux 5.19 and 6.6.
+            assert!(figure.is_none_or(|figure| figure > 0), "{file}: {figure:?}");
+            assert_eq!(figure.is_some(), host.scope.join(file).exists(), "{file}");
+        } else {
+            eprintln!("skipped: no {controller} controller here");
+        }
+    }
+}
+
+#[test]
+fn a_payload_without_memory_is_counted_as_killed_for_it() {
+    let Some(host) = host() else { return };
+    if !host.scope.join("memory.max").exists() {
+        eprintln!("skipped: no memory controller here");
+        return;
+    }
+    fs::write(host.scope.join("memory.max"), "20M").unwrap();
+    let ended = host.run("x=x; while true; do x=$x$x; done");
+    assert_eq!(ended.exit, Exit::Signal { number: 9, core_dumped: false });
+    assert!(host.record().oom_kills >= 1);
 }
