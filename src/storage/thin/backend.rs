@@ -57,7 +57,7 @@ pub(super) trait Nodes {
     fn ours(&self) -> io::Result<Vec<Node>>;
     /// The names of all nodes that carry this pool's prefix: one call however many there are.
     fn names(&self) -> io::Result<BTreeSet<String>>;
-    /// Waits until the node is gone; false when `limit` passed.
+    /// Waits until the node is gone and lets go of its device; false when `limit` passed.
     fn wait_gone(&self, name: &str, limit: Duration) -> io::Result<bool>;
 }
 
