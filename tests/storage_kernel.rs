@@ -150,6 +150,30 @@ fn fifty_snapshots_come_and_go() {
 }
 
 #[test]
+fn fifty_at_once_come_and_go() {
+    let Some(rig) = Rig::new() else { return };
+    let set = rig.open();
+    add(&set, "layer", "base");
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..50 {
+            let (set, name) = (&set, format!("c{number}"));
+            scope.spawn(move || {
+                add(set, &name, "layer");
+                let mount = set.mount_device(&id(&name), Access::ReadWrite).unwrap();
+                write(mount.mount(), &name);
+                assert_eq!(read(mount.mount()), Some(name.clone()));
+                assert_ne!(set.remove_device(&id(&name)).unwrap(), Removal::NotThere);
+                assert_eq!(read(mount.mount()), Some(name));
+            });
+        }
+    });
+    eventually("all devices are deleted", || ids(&set) == ["base", "layer"]);
+    eprintln!("50 devices added, mounted, removed at once: {:?}", began.elapsed());
+    eventually("nothing stays active", || rig.devices() == 0);
+}
+
+#[test]
 fn no_mount_is_seen_by_anybody() {
     let Some(rig) = Rig::new() else { return };
     let set = rig.open();
