@@ -272,7 +272,12 @@ fn storm() {
     let prefix = std::env::var("HOLM_STORM_PREFIX").unwrap();
     let set: Arc<dyn DeviceSet> = ThinDeviceSet::open(&config(Path::new(&directory), &prefix)).unwrap();
     let mut out = std::io::stderr();
-    for number in std::process::id() * 1000.. {
+    for name in ids(&set) {
+        writeln!(out, "ACK found {name}").unwrap();
+    }
+    // Names that no earlier run used.
+    let first = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    for number in first.. {
         let name = format!("s{number}");
         writeln!(out, "ACK maybe {name}").unwrap();
         add(&set, &name, "base");

@@ -18,8 +18,7 @@ pub(super) trait Backend: Pool + Nodes + Files + Send + Sync + std::fmt::Debug {
 
 impl<T: Pool + Nodes + Files + Send + Sync + std::fmt::Debug> Backend for T {}
 
-/// The pool's messages and numbers. A message that returned is on the disk (`facts`: the kernel commits before it
-/// returns).
+/// The pool's messages and numbers. What a message did is on the disk when it returns: dm-thin commits first.
 pub(super) trait Pool {
     /// Makes an empty device.
     fn create_thin(&self, thin: u32) -> io::Result<()>;
