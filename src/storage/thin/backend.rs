@@ -18,8 +18,7 @@ pub(super) trait Backend: Pool + Nodes + Files + Send + Sync + std::fmt::Debug {
 
 impl<T: Pool + Nodes + Files + Send + Sync + std::fmt::Debug> Backend for T {}
 
-/// The pool's messages and numbers. A message that returned is on the disk (`facts`: the kernel commits before it
-/// returns).
+/// The pool's messages and numbers. What a message did is on the disk when it returns: dm-thin commits first.
 pub(super) trait Pool {
     /// Makes an empty device.
     fn create_thin(&self, thin: u32) -> io::Result<()>;
@@ -57,7 +56,7 @@ pub(super) trait Nodes {
     fn ours(&self) -> io::Result<Vec<Node>>;
     /// The names of all nodes that carry this pool's prefix: one call however many there are.
     fn names(&self) -> io::Result<BTreeSet<String>>;
-    /// Waits until the node is gone; false when `limit` passed.
+    /// Waits until the node is gone and lets go of its device; false when `limit` passed.
     fn wait_gone(&self, name: &str, limit: Duration) -> io::Result<bool>;
 }
 

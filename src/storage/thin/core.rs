@@ -405,9 +405,12 @@ impl Core {
         }))
     }
 
-    /// Devices to be deleted.
+    /// Devices to be deleted; none while nothing may be changed.
     pub(super) fn removing(&self) -> Vec<u32> {
         let table = self.table();
+        if table.read_only {
+            return Vec::new();
+        }
         table.state.devices.iter().filter(|(_, (_, phase))| *phase == Phase::Removing).map(|(thin, _)| *thin).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The backend on a real kernel.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -245,7 +245,7 @@ impl Nodes for Kernel {
         // Before the first look, so that nothing is missed.
         let events = Uevents::open()?;
         loop {
-            if self.node(name)?.is_none() {
+            if self.node(name)?.is_none() && !lingers(name) {
                 return Ok(true);
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -257,6 +257,18 @@ impl Nodes for Kernel {
             while matches!(events.next(), Ok(Some(_))) {}
         }
     }
+}
+
+/// Whether a node that has lost its name already may still hold its table: that is dropped before the block device
+/// goes. A device on its way no longer tells its name (EINVAL), so each of those may be the one.
+fn lingers(name: &str) -> bool {
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    disks.filter(|disk| disk.file_name().as_encoded_bytes().starts_with(b"dm-")).any(|disk| {
+        match fs::read_to_string(disk.path().join("dm/name")) {
+            Ok(found) => found.trim_end() == name,
+            Err(error) => error.raw_os_error() == Some(libc::EINVAL),
+        }
+    })
 }
 
 fn node(name: &str, info: &DeviceInfo) -> Node {

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::state::Device;
-use crate::model::DeviceId;
+use crate::model::{Bytes, DeviceId};
 use crate::storage::TREE;
 
 /// What the file says.
@@ -24,12 +24,23 @@ pub(super) struct Label {
     pub(super) thin: u32,
     /// The transaction of its creation.
     pub(super) stamp: u64,
+    /// Size of the file system.
+    pub(super) size: Bytes,
+    /// What it was snapshotted from.
+    pub(super) base: Option<DeviceId>,
 }
 
 impl Label {
     /// What the label of `device` must say.
     pub(super) fn of(pool: &str, device: &Device) -> Self {
-        Self { pool: pool.to_owned(), id: device.id.clone(), thin: device.thin, stamp: device.stamp }
+        Self {
+            pool: pool.to_owned(),
+            id: device.id.clone(),
+            thin: device.thin,
+            stamp: device.stamp,
+            size: device.size,
+            base: device.base.as_ref().map(|(id, _)| id.clone()),
+        }
     }
 
     /// The label at the top of `mount`; None when there is none that can be read.

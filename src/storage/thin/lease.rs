@@ -21,6 +21,9 @@ pub(super) const IDLE: Duration = Duration::from_secs(2);
 /// How often removals are tried again for which no event came.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long a deletion waits for a node that is going; later it is tried again.
+const SETTLING: Duration = Duration::from_millis(200);
+
 /// How long a node may take to go once nobody has it open.
 const GOING: Duration = Duration::from_secs(2);
 
@@ -160,7 +163,9 @@ impl Core {
         if label.as_ref() == Some(&Label::of(&uuid, device)) {
             return Ok(());
         }
-        self.backend.grow(mount, device.size).map_err(|source| file_error("grow", device, source))?;
+        if label.is_none_or(|inherited| inherited.size != device.size) {
+            self.backend.grow(mount, device.size).map_err(|source| file_error("grow", device, source))?;
+        }
         self.write_label(device, mount)
     }
 
@@ -208,21 +213,25 @@ impl Core {
     /// Whether the node of `device` is gone, after asking for it. The slot is locked.
     pub(super) fn deactivate(&self, device: &Device) -> bool {
         let (name, uuid) = self.node_names(device);
-        match self.backend.node(&name) {
-            Ok(None) => return true,
+        let look =
+            || self.backend.node(&name).inspect_err(|error| tracing::debug!(%error, name, "cannot look at a device"));
+        match look() {
+            Err(_) => return false,
             // Of somebody else: it does not hold our device.
             Ok(Some(node)) if node.uuid != uuid => return true,
-            Ok(Some(_)) => {}
-            Err(error) => {
-                tracing::debug!(%error, name, "cannot look at a device");
-                return false;
-            }
+            Ok(None) => {}
+            Ok(Some(_)) => match self.backend.remove(&name) {
+                Err(error) if error.raw_os_error() != Some(libc::ENXIO) => return false,
+                _ => {}
+            },
         }
-        match self.backend.remove(&name) {
-            Err(error) if error.raw_os_error() != Some(libc::ENXIO) => return false,
-            _ => {}
+        // Nobody has it open: then it is on its way.
+        if look().is_ok_and(|found| found.is_none_or(|node| node.users == 0))
+            && let Err(error) = self.backend.wait_gone(&name, SETTLING)
+        {
+            tracing::debug!(%error, name, "cannot wait for a device to go, ignoring");
         }
-        matches!(self.backend.node(&name), Ok(None))
+        matches!(look(), Ok(None))
     }
 
     /// Removes `id`, or marks it for removal.

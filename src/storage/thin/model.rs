@@ -113,7 +113,8 @@ impl Model {
             crash: Crash::new(),
             inner: Arc::new(Mutex::new(inner)),
             log: Arc::default(),
-            directory: Arc::new(tempfile::tempdir().unwrap()),
+            // In memory where there is such a place: crash tests make and remove thousands of directories.
+            directory: Arc::new(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()),
         }
     }
 

@@ -274,8 +274,8 @@ fn make_file(path: &Path, size: Bytes) -> Result<(), StorageError> {
     }
 }
 
-/// The kernel zeroes a fresh pool block by punching a hole into the file and writing around it, and a discard punches
-/// holes too: reserve what came loose. What cannot be had is only a smaller safety margin.
+/// Discards punch holes into the files, so reserve what came loose. Without it the host's file system could be full
+/// before the pool is; that is a smaller margin of safety and no reason not to start.
 fn reserve_again(config: &ThinConfig) -> Result<(), StorageError> {
     let files = OpenFiles::open(config)?;
     for (file, path) in [(&files.metadata, &files.paths.metadata), (&files.data, &files.paths.data)] {

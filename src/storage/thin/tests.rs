@@ -240,6 +240,10 @@ fn a_second_daemon_is_noticed_and_this_one_stops() {
 #[test]
 fn a_journal_of_an_earlier_time_changes_nothing_but_lets_devices_be_used() {
     let (model, core, _) = stage();
+    core.add(&id("going"), &id("a"), &options(false)).unwrap();
+    let held = core.mount(&id("going"), Access::ReadWrite).unwrap();
+    assert_eq!(core.remove(&id("going")).unwrap(), Removal::Deferred);
+    drop(held);
     let old = model.journal();
     core.add(&id("later"), &id("a"), &options(false)).unwrap();
     let before = model.tamper(|pool| pool.thins());
@@ -247,6 +251,7 @@ fn a_journal_of_an_earlier_time_changes_nothing_but_lets_devices_be_used() {
     model.reboot(Death::Killed);
     model.set_journal(Some(old));
     let core = open(&model).unwrap();
+    core.tidy(Instant::now());
     assert_eq!(model.tamper(|pool| pool.thins()), before);
     for error in [core.add(&id("x"), &id("a"), &options(false)), core.remove(&id("b")).map(drop), core.finish(&id("p"))]
     {
