@@ -5,6 +5,7 @@
 //! killed as a whole.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::thread::UnshareFlags;
 
@@ -68,19 +69,18 @@ fn start(
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     namespace::join(leader.as_fd(), JOINED).map_err(|error| failed("JoinNamespaces", &error))?;
     watch.lap("JoinNamespaces");
+    let cloning = Instant::now();
     let cloned = process::clone_process(UnshareFlags::empty(), Some(cgroup.cgroup().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
         Cloned::Parent(child) => child,
-        Cloned::Child => enter(leader, process, stdio, steps, &InitEnd::new(inits)),
+        Cloned::Child => enter(leader, Setup::new(process, stdio), steps, cloning, &InitEnd::new(inits)),
     };
-    watch.lap("Clone");
     Ok((child, InitSide::new(ours)))
 }
 
 /// In the child. The cgroup namespace is joined here and not before: on a file system mounted with `nsdelegate`, as systemd
 /// does, a process in the container's cgroup namespace cannot place another one beside `payload`.
-fn enter(leader: OwnedFd, process: Process, stdio: [Option<OwnedFd>; 3], steps: &[Step], report: &InitEnd) -> ! {
-    let mut setup = Setup::new(process, stdio);
+fn enter(leader: OwnedFd, mut setup: Setup, steps: &[Step], cloning: Instant, report: &InitEnd) -> ! {
     if let Err(error) = setup.close_others(report, Some(&leader)) {
         abandon(report, "CloseOthers", &error);
     }
@@ -89,7 +89,7 @@ fn enter(leader: OwnedFd, process: Process, stdio: [Option<OwnedFd>; 3], steps: 
     match joined.and_then(|()| Root::of_process()) {
         Ok(root) => {
             setup.root = Some(root);
-            setup.run(steps, report)
+            setup.run(steps, Stopwatch::of(cloning), report)
         }
         Err(error) => abandon(report, "JoinNamespaces", &error),
     }

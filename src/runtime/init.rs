@@ -78,9 +78,10 @@ impl Setup {
         process::close_all_but(&kept)
     }
 
-    /// Runs all steps; the last one executes the program. Reports each failure, and before the last step success.
-    pub(super) fn run(mut self, steps: &[Step], report: &InitEnd) -> ! {
-        let mut watch = Stopwatch::start();
+    /// Runs all steps; the last one executes the program. Reports each failure, and before the last step success. `watch` was
+    /// started by the monitor before the clone.
+    pub(super) fn run(mut self, steps: &[Step], mut watch: Stopwatch, report: &InitEnd) -> ! {
+        watch.lap("Clone");
         for step in steps {
             if let Step::Exec { under_init } = step {
                 let ready = report.ready(watch.timings, self.terminal.as_ref().map(|terminal| &terminal.master));
@@ -211,7 +212,12 @@ pub(super) struct Stopwatch {
 impl Stopwatch {
     /// Starts.
     pub(super) fn start() -> Self {
-        Self { last: Instant::now(), timings: Timings::with_capacity(40) }
+        Self::of(Instant::now())
+    }
+
+    /// As if started at that moment.
+    pub(super) fn of(start: Instant) -> Self {
+        Self { last: start, timings: Timings::with_capacity(40) }
     }
 
     /// Ends a lap. Laps of the same name that follow each other are one.

@@ -10,6 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitIdStatus;
@@ -69,6 +70,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, stop_signal) = (plan.run, plan.stop_signal);
+    let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
         Cloned::Child => {
@@ -76,13 +78,12 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
             setup.device = Some(fds.root);
             let report = InitEnd::new(inits);
             match setup.close_others(&report, None) {
-                Ok(()) => setup.run(&steps, &report),
+                Ok(()) => setup.run(&steps, Stopwatch::of(cloning), &report),
                 Err(error) => abandon(&report, "CloseOthers", &error),
             }
         }
         Cloned::Parent(child) => child,
     };
-    watch.lap("Clone");
     // Whatever stays open here keeps the device busy, or a pipe from ending.
     drop((inits, fds.root, fds.stdio, plan.process, plan.mounts, steps));
     let client = ClientEnd::new(fds.client);
