@@ -5,8 +5,8 @@
 fail() { printf 'FAILED: %s\n' "$*" >&2; trace >&2; exit 1; }
 trace() { local i; for ((i = 1; i < ${#FUNCNAME[@]} - 1; i++)); do printf '    at %s:%s\n' "${BASH_SOURCE[i + 1]##*/}" "${BASH_LINENO[i]}"; done; }
 
-# assert_eq GOT WANTED [WHAT] ; assert_match GOT REGEX [WHAT] ; assert_has TEXT PART [WHAT] ; refute COMMAND…
-assert_eq() { [ "$1" = "$2" ] || fail "${3-value}: got '$1', wanted '$2'"; }
+# assert_eq ONE OTHER [WHAT] ; assert_match GOT REGEX [WHAT] ; assert_has TEXT PART [WHAT] ; refute COMMAND…
+assert_eq() { [ "$1" = "$2" ] || fail "${3-value}: '$1' is not '$2'"; }
 assert_match() { [[ $1 =~ $2 ]] || fail "${3-value}: got '$1', wanted something like '$2'"; }
 assert_has() { case $1 in *"$2"*) ;; *) fail "${3-text}: no '$2' in '$1'" ;; esac; }
 refute() { if "$@"; then fail "succeeded, but must not: $*"; fi; }
@@ -31,6 +31,14 @@ eventually() {
         fi
         sleep 0.05
     done
+}
+# eventually_eq SECONDS WANTED COMMAND… : tries until the command prints that.
+eventually_eq() {
+    local seconds=$1 wanted=$2
+    shift 2
+    # shellcheck disable=SC2317
+    prints_wanted() { local got; got=$("$@") && [ "$got" = "$wanted" ] || { printf "'%s' is not '%s'\n" "$got" "$wanted"; return 1; }; }
+    eventually "$seconds" prints_wanted "$@"
 }
 always() {
     local until

@@ -1,7 +1,6 @@
 #!/bin/bash
 # guest: shared
 # What people do first: run something, and get its output and its exit status.
-. "$(dirname "$0")/../lib.sh"
 
 status_of() { set +e; "$@" >/tmp/out 2>/tmp/err </dev/null; local rc=$?; set -e; echo "$rc"; }
 

@@ -1,7 +1,6 @@
 #!/bin/bash
 # guest: shared
 # The bus interface: what there is, and every wrong call a named error that changes nothing.
-. "$(dirname "$0")/../lib.sh"
 
 manager() { busctl call org.holm1 /org/holm1 org.holm1.Manager "$@"; }
 refused() { # refused ERROR CALL…: the call fails with that name and leaves everything as it was
@@ -29,7 +28,7 @@ eventually 5 grep -q NameAcquired /tmp/monitor || true
 name=bus-$$
 manager RunContainer 'ssa{sv}' "$name" busybox 1 Command as 2 sleep 1000 >/tmp/run
 grep -q "/org/holm1/container/bus_2d$$" /tmp/run || fail "RunContainer answered $(cat /tmp/run)"
-eventually 10 test "$(holmctl show "$name" -p State --value)" = running
+now() { holmctl show "$name" -p State --value; }; eventually_eq 10 running now
 path=/org/holm1/container/bus_2d$$
 assert_eq "s \"running\"" "$(busctl get-property org.holm1 "$path" org.holm1.Container State)" "State"
 manager ListContainers | grep -q "\"$name\" \"running\" \"busybox\" \"holm-$name.scope\" \"$path\"" || fail "ListContainers: $(manager ListContainers)"

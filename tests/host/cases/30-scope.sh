@@ -1,7 +1,6 @@
 #!/bin/bash
 # guest: shared
 # A container is a scope as the design says, a machine, and no mount of the host.
-. "$(dirname "$0")/../lib.sh"
 
 holmctl run -d --name scoped --memory 64M --cpus 0.5 --pids-limit 50 busybox sleep 1000 >/dev/null
 unit=holm-scoped.scope

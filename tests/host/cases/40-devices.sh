@@ -1,10 +1,9 @@
 #!/bin/bash
 # guest: shared
 # A device is active exactly as long as its container runs, whatever happens to holmd.
-. "$(dirname "$0")/../lib.sh"
 
 active() { dmsetup ls | awk '{print $1}' | grep '^holm-' | grep -vc '^holm-pool$' || true; }
-eventually 15 test "$(active)" = 0
+now() { active; }; eventually_eq 15 0 now
 
 holmctl run -d --name dev busybox sleep 1000 >/dev/null
 assert_eq 1 "$(active)" "active devices while it runs"
@@ -15,7 +14,7 @@ assert_eq running "$(holmctl show dev -p State --value)" "state after kill -9 of
 assert_eq 1 "$(active)" "active devices after holmd came back"
 holmctl exec dev touch /written
 holmctl stop dev
-eventually 10 test "$(active)" = 0
+now() { active; }; eventually_eq 10 0 now
 
 # Stopped while no daemon runs: the kernel deactivates all the same.
 holmctl start dev
@@ -23,7 +22,7 @@ systemctl kill -s KILL holmd.service; systemctl stop holmd.service
 kill -9 "$(systemctl show -p MainPID --value holmd.service)" 2>/dev/null || true
 holm_leader=$(cat /sys/fs/cgroup/holm.slice/holm-dev.scope/payload/cgroup.procs | head -n 1)
 kill -9 "$holm_leader"
-eventually 10 test "$(active)" = 0
+now() { active; }; eventually_eq 10 0 now
 systemctl start holmd.service
 assert_eq 137 "$(holmctl wait dev || echo $?)" "exit status seen by nobody"
 

@@ -1,7 +1,6 @@
 #!/bin/bash
 # guest: shared
 # The exit status is exact, also when nobody was there to see it.
-. "$(dirname "$0")/../lib.sh"
 
 holmctl run -d --name truth busybox sh -c 'while ! test -e /go; do sleep 0.1; done; exit 42' >/dev/null
 leader=$(holmctl show truth -p Leader --value)
@@ -18,13 +17,13 @@ holmctl rm truth
 # Somebody who waits in the foreground does not notice that holmd was killed.
 holmctl run --rm --name waits busybox sh -c 'sleep 3; echo done; exit 7' >/tmp/out </dev/null &
 client=$!
-eventually 10 test "$(holmctl show waits -p State --value 2>/dev/null)" = running
+now() { holmctl show waits -p State --value 2>/dev/null; }; eventually_eq 10 running now
 systemctl kill -s KILL holmd.service
 rc=0; wait "$client" || rc=$?
 assert_eq 7 "$rc" "exit status through a crash of holmd"
 assert_eq done "$(cat /tmp/out)" "output through a crash of holmd"
 eventually 20 busctl status org.holm1
-eventually 10 test "$(holmctl list --all --no-legend | wc -l)" = 0
+now() { holmctl list --all --no-legend | wc -l; }; eventually_eq 10 0 now
 
 # Out of memory is told apart.
 rc=0; holmctl run --name oom --memory 16M busybox sh -c 'head -c 200m /dev/zero | tail' >/dev/null 2>&1 </dev/null || rc=$?

@@ -1,8 +1,7 @@
 #!/bin/bash
 # guest: own
-# limit: 180
+# timeout: 180
 # Fifty at once: all run, and nothing of them is left.
-. "$(dirname "$0")/../lib.sh"
 
 scopes() { systemctl list-units --no-legend --plain 'holm-*.scope' | wc -l; }
 nodes() { dmsetup ls | grep -c '^holm-' || true; }
@@ -18,9 +17,9 @@ assert_eq 51 "$(nodes)" "device-mapper nodes: fifty and the pool"
 assert_eq "$mounts" "$(wc -l </proc/self/mountinfo)" "mounts of the host"
 for i in $(seq 50); do holmctl kill --who all -s KILL "many-$i" & done
 wait
-eventually 30 test "$(holmctl list --all --no-legend | wc -l)" = 0
-eventually 10 test "$(scopes)" = 0
-eventually 10 test "$(nodes)" = 1
+now() { holmctl list --all --no-legend | wc -l; }; eventually_eq 30 0 now
+now() { scopes; }; eventually_eq 10 0 now
+now() { nodes; }; eventually_eq 10 1 now
 assert_eq "" "$(ls /var/lib/holm/containers)" "records"
 assert_eq "" "$(ls /run/holm/run)" "records of runs"
 assert_eq "$loops" "$(losetup -l -n | wc -l)" "loop devices"

@@ -1,7 +1,6 @@
 #!/bin/bash
 # guest: shared
 # Create, start, exec, freeze, stop, restart, rename, logs, attach, limits: the verbs of a container's life.
-. "$(dirname "$0")/../lib.sh"
 state() { holmctl show life -p State --value; }
 
 holmctl create --name life --stop-timeout 2 busybox sh -c 'echo "hello from $$"; trap "echo asked; exit 3" TERM; while :; do sleep 0.1; done' >/dev/null
@@ -39,7 +38,7 @@ holmctl rename life renamed
 assert_eq stopped "$(holmctl show renamed -p State --value)" "state under the new name"
 if holmctl show life >/dev/null 2>&1; then fail "the old name is still there"; fi
 holmctl start renamed && holmctl kill -s KILL renamed
-eventually 5 test "$(holmctl show renamed -p State --value)" = failed
+now() { holmctl show renamed -p State --value; }; eventually_eq 5 failed now
 assert_eq signal "$(holmctl show renamed -p Result --value)" "Result after kill"
 holmctl rm renamed
 
@@ -55,7 +54,7 @@ holmctl rm deaf
 # systemctl stop of the scope reaches the payload's own stop signal.
 holmctl run -d --name viaunit busybox sh -c 'trap "exit 9" TERM; while :; do sleep 0.1; done' >/dev/null
 systemctl stop holm-viaunit.scope
-eventually 10 test "$(holmctl show viaunit -p ExitStatus --value)" = 9
+now() { holmctl show viaunit -p ExitStatus --value; }; eventually_eq 10 9 now
 holmctl rm viaunit
 
 # A terminal.

@@ -2,13 +2,12 @@
 # guest: reboot
 # phases: cut off
 # The plug is pulled while containers run and images are imported; then everything is there again.
-. "$(dirname "$0")/../lib.sh"
 
 phase_1() {
     holmctl create --name kept busybox sh -c 'exit 4' >/dev/null
     holmctl run -d --name cut busybox sleep 1000 >/dev/null
     sync
-    holmctl image import /usr/share/holm-test/busybox.tar --name half >/dev/null &
+    holmctl image import /host/images/busybox.tar --name half >/dev/null &
     for i in 1 2 3 4 5; do holmctl create --name "storm-$i" busybox true >/dev/null; done
     echo $((RANDOM % 300)) | { read -r ms; sleep "0.$(printf %03d "$ms")"; }
 }
