@@ -282,7 +282,7 @@ fn nodes_are_made_as_they_are_and_their_targets_left_alone() {
     }
     let nodes = Tar::new().device(1, 3).mode(0o666).entry(b'3', "dev/null", "", b"");
     let nodes = nodes.device(7, 300).entry(b'4', "dev/loop", "", b"");
-    let root = layers(&Store::new(), &[nodes.clone()]).map(|_| ());
+    let root = layers(&Store::new(), std::slice::from_ref(&nodes)).map(|_| ());
     root.unwrap();
     // A file over a node replaces it: nothing is written to the device.
     let store = Store::new();
