@@ -57,7 +57,7 @@ fn import_file<S: LayerStore>(extent: Extent, store: &S, job: &Job<'_>) -> Resul
         Kind::Empty => Err(empty()),
         Kind::RootFs => import_stream(Section::new(extent, job), store, job),
         Kind::Image(first) => {
-            let members = Members::in_place(&extent, &mut reader, first)?;
+            let members = Members::in_place(&extent, &mut reader, first, job)?;
             if is_image(&members)? {
                 return layers::import(resolve(&members, job)?, store, job);
             }

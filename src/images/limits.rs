@@ -14,6 +14,10 @@ pub(super) struct Limits {
     pub(super) path: usize,
     /// Components of a path.
     pub(super) depth: usize,
+    /// Bytes of all names in a layer, and of the paths of its directories, which are held in memory.
+    pub(super) names: usize,
+    /// Files in an image archive.
+    pub(super) members: usize,
     /// Pieces of one sparse file.
     pub(super) extents: usize,
     /// Bytes of one JSON document (manifest, index, configuration).
@@ -30,6 +34,8 @@ impl Default for Limits {
             extended_header: 1 << 20,
             path: 4095,
             depth: 1024,
+            names: 256 << 20,
+            members: 10_000,
             extents: 1 << 20,
             document: 4 << 20,
             trailing: 64 << 20,

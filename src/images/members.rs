@@ -40,9 +40,10 @@ impl Members {
         extent: &Extent,
         reader: &mut Reader<'_, S>,
         first: Entry,
+        job: &Job<'_>,
     ) -> Result<Self, ImageError> {
         let mut members = Self { file: extent.file.clone(), counts: extent.counts, found: HashMap::new() };
-        members.collect(reader, first, |reader, entry| {
+        members.collect(reader, first, job, |reader, entry| {
             Ok(Member::Bytes { offset: extent.offset + reader.position(), len: entry.size })
         })?;
         Ok(members)
@@ -59,7 +60,7 @@ impl Members {
         let mut end = 0;
         let mut members = Self { file: Arc::new(file), counts: false, found: HashMap::new() };
         let file = members.file.clone();
-        members.collect(reader, first, |reader, entry| {
+        members.collect(reader, first, job, |reader, entry| {
             let offset = end;
             loop {
                 job.check()?;
@@ -80,10 +81,12 @@ impl Members {
         &mut self,
         reader: &mut Reader<'_, S>,
         first: Entry,
+        job: &Job<'_>,
         mut take: impl FnMut(&mut Reader<'_, S>, &Entry) -> Result<Member, ImageError>,
     ) -> Result<(), ImageError> {
         let mut next = Some(first);
         while let Some(entry) = next {
+            job.check()?;
             // A name that climbs out is nobody's member.
             if let (Some(name), member @ (Kind::File | Kind::Symlink | Kind::HardLink)) =
                 (normal(&entry.path), entry.kind)
@@ -94,6 +97,9 @@ impl Members {
                     _ => Member::Link(link_target(&name, &entry)),
                 };
                 self.found.insert(name, member);
+            }
+            if self.found.len() > job.limits.members {
+                return Err(ImageError::Limit(format!("an image of more than {} files", job.limits.members)));
             }
             next = reader.next()?;
         }

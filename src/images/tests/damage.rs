@@ -1,13 +1,18 @@
 //! Archives that are cut, changed, or lie: each is an error, and leaves nothing but layers that were complete.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::archives::{Oci, PACKINGS, Tar, docker, pack};
-use super::store::Store;
+use super::store::{Store, file};
 use crate::images::codec::Compression;
 use crate::images::digest::digest;
-use crate::images::{ImageError, Imported};
+use crate::images::job::Job;
+use crate::images::limits::Limits;
+use crate::images::source::Source;
+use crate::images::{ImageError, Imported, Progress, archive};
 
 fn tree() -> Vec<u8> {
     Tar::new().dir("./").dir("etc/").pax("mtime", "1.5").file("etc/motd", "hello").symlink("l", "etc").build()
@@ -275,4 +280,39 @@ fn padding_behind_the_end_is_part_of_the_digest_and_bounded() {
     let endless = [tree(), vec![0; 65 << 20]].concat();
     let archive = pack(Compression::Zstd, &endless);
     assert!(matches!(error(&archive), ImageError::Limit(_)));
+}
+
+/// Imports within limits that are lower than the usual.
+fn within(limits: Limits, archive: &[u8]) -> Result<Imported, ImageError> {
+    let (store, progress, scratch) = (Store::new(), Arc::new(Progress::default()), tempfile::tempdir().unwrap());
+    let job = Job::new(&progress, scratch.path(), limits);
+    let result = archive::import(Source::open(file(archive).into(), &job)?, &store, &job);
+    assert_eq!(store.trees(), store.kept());
+    result
+}
+
+#[test]
+fn every_limit_is_held() {
+    let usual = Limits::default();
+    let lower = [
+        Limits { entries: 3, ..usual.clone() },
+        Limits { bytes: 4000, ..usual.clone() },
+        Limits { extended_header: 10, ..usual.clone() },
+        Limits { path: 7, ..usual.clone() },
+        Limits { depth: 1, ..usual.clone() },
+        Limits { names: 10, ..usual.clone() },
+    ];
+    within(usual.clone(), &tree()).unwrap();
+    for limits in lower {
+        let result = within(limits.clone(), &tree());
+        assert!(matches!(result, Err(ImageError::Limit(_))), "{limits:?}: {result:?}");
+    }
+    let image = image().build();
+    within(usual.clone(), &image).unwrap();
+    for limits in [Limits { members: 4, ..usual.clone() }, Limits { document: 100, ..usual }] {
+        for archive in [image.clone(), pack(Compression::Zstd, &image)] {
+            let result = within(limits.clone(), &archive);
+            assert!(matches!(result, Err(ImageError::Limit(_))), "{limits:?}: {result:?}");
+        }
+    }
 }

@@ -143,7 +143,7 @@ fn an_entry_may_be_empty_or_large() {
 #[test]
 fn an_old_directory_is_a_file_with_a_slash() {
     let store = Store::new();
-    let root = tree(&store, Tar::new().entry(0, "d/", "", b"").file("d/a", "x")).unwrap();
+    let root = tree(&store, Tar::new().mode(0o755).entry(0, "d/", "", b"").file("d/a", "x")).unwrap();
     assert!(root.join("d").is_dir());
 }
 

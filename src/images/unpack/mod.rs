@@ -41,14 +41,14 @@ pub(super) fn unpack<S: Stream>(
     layer: &str,
     job: &Job<'_>,
 ) -> Result<u64, ImageError> {
-    let mut unpacker = Unpacker { places: Places::new(root), directories: Vec::new(), job };
+    let mut unpacker = Unpacker { places: Places::new(root), directories: Vec::new(), names: 0, job };
     let mut entries = 0;
     while let Some(entry) = reader.next()? {
         job.check()?;
         unpacker.apply(&entry, reader).map_err(|fault| fault.of(&entry.path, layer))?;
         entries += 1;
     }
-    unpacker.set_directory_times().map_err(|fault| fault.of(b"", layer))?;
+    unpacker.set_directory_times(layer)?;
     Ok(entries)
 }
 
@@ -90,6 +90,8 @@ struct Unpacker<'a> {
     places: Places<'a>,
     /// Set at the end, because unpacking into a directory changes its time.
     directories: Vec<(Vec<u8>, Mtime)>,
+    /// Bytes of names and paths held in memory.
+    names: usize,
     job: &'a Job<'a>,
 }
 
@@ -110,16 +112,30 @@ impl Unpacker<'_> {
             return self.places.white_out(&path, whiteout);
         }
         self.places.open_parent(&path)?;
-        let time = path.joined();
+        self.remember(&path, entry)?;
         match entry.kind {
             Kind::File => self.file(name, entry, reader),
-            Kind::Directory => self.directory(name, entry).map(|()| self.directories.push((time, entry.mtime))),
+            Kind::Directory => self.directory(name, entry),
             Kind::Symlink => self.symlink(name, entry),
             Kind::HardLink => self.hard_link(name, entry),
             Kind::CharDevice => self.node(name, entry, FileType::CharacterDevice),
             Kind::BlockDevice => self.node(name, entry, FileType::BlockDevice),
             Kind::Fifo => self.node(name, entry, FileType::Fifo),
             Kind::Unknown(flag) => Err(Fault::refused(format!("unknown type '{}'", flag.escape_ascii()))),
+        }
+    }
+
+    /// Notes a directory's time, and keeps the memory that names take within bounds.
+    fn remember(&mut self, path: &Path<'_>, entry: &Entry) -> Result<(), Fault> {
+        self.names += path.name().map_or(0, <[u8]>::len);
+        if entry.kind == Kind::Directory {
+            let path = path.joined();
+            self.names += path.len();
+            self.directories.push((path, entry.mtime));
+        }
+        match self.job.limits.names {
+            most if self.names > most => Err(Fault::Limit(format!("its names have more than {most} bytes"))),
+            _ => Ok(()),
         }
     }
 
@@ -192,13 +208,14 @@ impl Unpacker<'_> {
     }
 
     /// Whatever is no directory any more lost its time with it.
-    fn set_directory_times(&mut self) -> Result<(), Fault> {
-        for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
-            match self.places.open_unpacked_directory(&path) {
-                Ok(directory) => metadata::set_times(directory.as_fd(), mtime)?,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(errno) => return Err(Fault::failed("open")(errno)),
-            }
+    fn set_directory_times(&self, layer: &str) -> Result<(), ImageError> {
+        for (path, mtime) in self.directories.iter().rev() {
+            let set = match self.places.open_unpacked_directory(path) {
+                Ok(directory) => metadata::set_times(directory.as_fd(), *mtime),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(errno) => Err(Fault::failed("open")(errno)),
+            };
+            set.map_err(|fault| fault.of(path, layer))?;
         }
         Ok(())
     }
