@@ -60,6 +60,17 @@ impl Wish {
         Self { action, verb, container: None, image: None, unit: None, user: None }
     }
 
+    /// What it is about, in words.
+    fn object(&self) -> String {
+        match (&self.container, &self.image) {
+            (Some(container), Some(image)) if container.is_empty() => format!("a container of image {image}"),
+            (Some(container), Some(image)) => format!("container {container} of image {image}"),
+            (Some(container), None) => format!("container {container}"),
+            (None, Some(image)) => format!("image {image}"),
+            (None, None) => "Holm".to_owned(),
+        }
+    }
+
     pub(super) fn container(mut self, name: impl Into<String>) -> Self {
         self.container = Some(name.into());
         self
@@ -122,7 +133,7 @@ impl Auth {
         let uid = self.callers.uid(sender).await?;
         let answer = if uid == 0 { Ok(()) } else { self.ask_polkit(header, wish).await };
         match &answer {
-            Ok(()) => tracing::info!(op, container, image, uid, "{op} asked for by user {uid}"),
+            Ok(()) => tracing::info!(op, container, image, uid, "User {uid} asks to {op} {}.", wish.object()),
             Err(error) => tracing::warn!(op, container, image, uid, action, "refused {op}: {}", error.message),
         }
         answer

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::error::EngineError;
 use super::jobs::Job;
-use super::lifecycle::{Action, Event, Refusal, State, step};
+use super::lifecycle::{Action, Event, Next, Refusal, State, step};
 use super::request::{RunIo, StopOptions, Who};
 use super::run::{Handles, Run, belongs};
 use super::view::{ContainerView, Event as Change, JobResult};
@@ -84,9 +84,7 @@ impl Container {
         let state = match &run {
             None => State::Resting,
             Some(run) if run.handles.cgroup.is_frozen() => State::Frozen,
-            Some(run) if run.record.stopping => {
-                State::Stopping { forced: run.record.forced, next: super::lifecycle::Next::Rest }
-            }
+            Some(run) if run.record.stopping => State::Stopping { forced: run.record.forced, next: Next::Rest },
             Some(_) => State::Running,
         };
         let shared = Arc::new(Shared {
@@ -252,7 +250,10 @@ impl Task {
                 step(self.state, now, self.record.spec.lifetime).map_err(|refusal| self.refusal(refusal))?;
             let before = self.state;
             self.state = state;
-            self.publish();
+            if matches!(state, State::Starting | State::Stopping { .. }) {
+                // Shown on the way. A rest is shown only once it is known how it came to that.
+                self.publish();
+            }
             for action in actions {
                 match self.perform(*action).await {
                     Ok(follows) => event = follows.or(event),
@@ -295,7 +296,7 @@ impl Task {
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
                 self.save(Durability::Eventual);
-                info!(container = %self.record.spec.name, op = "start", "Container started.");
+                info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
                 Event::Launched
             }
             Err(error) => {
@@ -306,7 +307,7 @@ impl Task {
     }
 
     fn start_failed(&mut self, error: &EngineError) {
-        warn!(container = %self.record.spec.name, op = "start", "Start failed: {error}");
+        warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
         self.start_error = Some(JobResult::from(error));
         self.record.status_text = error.to_string();
         self.record.last = Some(LastRun {
@@ -340,7 +341,8 @@ impl Task {
     async fn kill_all(&mut self) {
         self.deadline = None;
         let Some(run) = &mut self.run else { return };
-        run.record.forced = true;
+        // A removal by force is no stop that timed out.
+        run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
         run.record.stopping = true;
         let handles = Arc::clone(&run.handles);
         self.save_run();
@@ -395,7 +397,7 @@ impl Task {
     fn announce_end(&self, last: &LastRun) {
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
-        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container ended: {}.", last.result.as_str());
+        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container {name} ended: {}.", ending(last));
         if last.oom_kills > 0 {
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
@@ -516,6 +518,15 @@ impl Task {
         if let Err(error) = self.engine.store.put_run(&self.record.spec.id, &run.record) {
             warn!(container = %self.record.spec.name, op = "save", "{error}");
         }
+    }
+}
+
+/// How a run ended, in words.
+fn ending(last: &LastRun) -> String {
+    match last.exit {
+        None => last.result.as_str().to_owned(),
+        Some(Exit::Code(code)) => format!("{}, status {code}", last.result.as_str()),
+        Some(Exit::Signal { number, .. }) => format!("{}, signal {number}", last.result.as_str()),
     }
 }
 

@@ -83,7 +83,7 @@ impl Engine {
             ended: false,
             exit: None,
         };
-        info!(container = %name, op = "exec", pid = launched.leader, "Process {} entered.", launched.leader);
+        info!(container = %name, op = "exec", pid = launched.leader, "Process {} entered container {name}.", launched.leader);
         self.inner.processes.watch(process, handles, launched)?;
         Ok(Executed { id, terminal })
     }

@@ -59,7 +59,7 @@ impl Engine {
         blocking(move || store.remove_image(&gone)).await?;
         inner.images().remove(name);
         inner.events.send(Event::ImageRemoved(name.clone()));
-        info!(image = %name, op = "remove-image", "Image removed.");
+        info!(image = %name, op = "remove-image", "Image {name} removed.");
         blocking(move || inner.remove_unneeded_layers(&image)).await;
         Ok(())
     }
@@ -111,7 +111,7 @@ async fn import_one(
     };
     let name = image.name.clone();
     inner.put_image(image).await?;
-    info!(image = %name, op = "import-image", "Image imported.");
+    info!(image = %name, op = "import-image", "Image {name} imported.");
     Ok(name)
 }
 

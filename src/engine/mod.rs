@@ -121,7 +121,7 @@ impl Engine {
             status_text: String::new(),
         };
         let record = inner.make_root(record, image.device.clone(), options).await?;
-        info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container created.");
+        info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container {} created.", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
 
@@ -135,6 +135,14 @@ impl Engine {
     /// Starts a container.
     pub fn start(&self, name: &ContainerName, io: RunIo) -> Result<JobId, EngineError> {
         self.inner.check_open()?;
+        let view = self.container(name)?;
+        if view.status.is_active() {
+            return Err(EngineError::Running {
+                name: name.clone(),
+                status: view.status.as_str(),
+                advice: "stop it first with 'holmctl stop', or use 'holmctl restart'",
+            });
+        }
         self.ask(name, JobKind::Start, |job| Request::Start { io, job })
     }
 

@@ -23,6 +23,7 @@ use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageNam
 use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::InitImage;
 use crate::storage::{AddOptions, DeviceSet};
+use crate::sys::proc;
 use crate::systemd::{Machine, Machined, Scopes, notify};
 
 /// How often the pool's numbers are looked at.
@@ -209,6 +210,10 @@ impl Inner {
         let registered = self.machined.register(machine);
         tokio::spawn(async move {
             if let Err(error) = registered.await {
+                if proc::stat(leader).is_err() {
+                    // It had ended before machined came to look.
+                    return;
+                }
                 warn!(container = %name, op = "register-machine", "machined did not take the container: {error}, ignoring");
             }
         });

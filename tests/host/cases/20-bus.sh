@@ -24,7 +24,8 @@ assert_eq 's "thin"' "$(busctl get-property org.holm1 /org/holm1 org.holm1.Manag
 
 timeout 20 busctl monitor --json=short org.holm1 >/tmp/monitor 2>/dev/null &
 monitor=$!
-eventually 5 grep -q NameAcquired /tmp/monitor || true
+listens() { busctl call org.holm1 /org/holm1 org.freedesktop.DBus.Peer Ping; test -s /tmp/monitor; }
+eventually 5 listens
 name=bus-$$
 manager RunContainer 'ssa{sv}' "$name" busybox 1 Command as 2 sleep 1000 >/tmp/run
 grep -q "/org/holm1/container/bus_2d$$" /tmp/run || fail "RunContainer answered $(cat /tmp/run)"

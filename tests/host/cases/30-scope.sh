@@ -2,7 +2,7 @@
 # guest: shared
 # A container is a scope as the design says, a machine, and no mount of the host.
 
-holmctl run -d --name scoped --memory 64M --cpus 0.5 --pids-limit 50 busybox sleep 1000 >/dev/null
+holmctl run -d --name scoped --stop-timeout 1 --memory 64M --cpus 0.5 --pids-limit 50 busybox sleep 1000 >/dev/null
 unit=holm-scoped.scope
 property() { systemctl show -p "$1" --value "$unit"; }
 assert_eq no "$(property DefaultDependencies)" DefaultDependencies
@@ -18,7 +18,7 @@ assert_eq no "$(systemctl show -p DefaultDependencies --value holm.slice)" "Defa
 group=/sys/fs/cgroup$(property ControlGroup)
 leader=$(holmctl show scoped -p Leader --value)
 grep -qx "$leader" "$group/payload/cgroup.procs" || fail "the leader is not in payload/"
-test -s "$group/supervisor/cgroup.procs" || fail "no monitor in supervisor/"
+[ -n "$(cat "$group/supervisor/cgroup.procs")" ] || fail "no monitor in supervisor/"
 assert_eq "" "$(cat "$group/cgroup.procs")" "no process directly in the scope"
 
 case $(holmctl exec scoped sh -c 'cat /run/host/container-manager') in holm) ;; *) fail "container-manager";; esac
@@ -29,9 +29,9 @@ case $(cat /tmp/virt) in holm | container-other) ;; *) fail "systemd-detect-virt
 eventually 5 sh -c 'machinectl list --no-legend | grep -q "^scoped .*container.*holm"'
 machinectl status scoped | grep -q "$unit" || fail "machinectl does not know the unit: $(machinectl status scoped)"
 
-if grep -E 'holm-|/var/lib/holm' /proc/self/mountinfo; then fail "a container's root shows in the host's mounts"; fi
+if grep -E ' /dev/(mapper/holm-|dm-)|/var/lib/holm/' /proc/self/mountinfo; then fail "a container's root shows in the host's mounts"; fi
 for pid in $(pgrep -x holmd); do
-    if grep -E 'holm-' "/proc/$pid/mountinfo"; then fail "a container's root shows in holmd's mounts"; fi
+    if grep -E ' /dev/(mapper/holm-|dm-)' "/proc/$pid/mountinfo"; then fail "a container's root shows in holmd's mounts"; fi
 done
 
 holmctl status scoped >/tmp/status

@@ -2,7 +2,7 @@
 # guest: shared
 # A restart of holmd touches no container.
 
-holmctl run -d --name stays busybox sh -c 'i=0; while :; do echo $((i=i+1)) >/count; sleep 0.1; done' >/dev/null
+holmctl run -d --name stays --stop-timeout 1 busybox sh -c 'i=0; while :; do echo $((i=i+1)) >/count; sleep 0.1; done' >/dev/null
 leader=$(holmctl show stays -p Leader --value)
 start=$(date +%s%N)
 systemctl restart holmd.service
