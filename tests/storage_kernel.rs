@@ -20,6 +20,8 @@ use holm::storage::{Access, AddOptions, DeviceSet, Removal, StorageError, TREE};
 #[path = "storage/behaviour.rs"]
 mod behaviour;
 use behaviour::{Subject, add, eventually, id, ids, read, remove_for_good, write};
+#[path = "storage/room.rs"]
+mod room;
 
 /// A pool of its own, gone at the end.
 struct Rig {

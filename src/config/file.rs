@@ -37,6 +37,8 @@ struct Storage {
     #[serde(deserialize_with = "size")]
     data_size: Option<Bytes>,
     #[serde(deserialize_with = "size")]
+    data_max_size: Option<Bytes>,
+    #[serde(deserialize_with = "size")]
     metadata_size: Option<Bytes>,
     #[serde(deserialize_with = "size")]
     base_size: Option<Bytes>,
@@ -97,6 +99,7 @@ impl Storage {
         replace(&mut storage.directory, self.directory);
         replace(&mut storage.prefix, self.prefix);
         replace(&mut storage.data_size, self.data_size.map(Some));
+        replace(&mut storage.data_max_size, self.data_max_size.map(Some));
         replace(&mut storage.metadata_size, self.metadata_size.map(Some));
         replace(&mut storage.base_size, self.base_size);
     }

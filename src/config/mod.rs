@@ -42,8 +42,11 @@ pub struct StorageConfig {
     pub directory: PathBuf,
     /// `prefix`: first part of every device-mapper name, so that two daemons never meet.
     pub prefix: String,
-    /// `data-size`: size of the pool's data file when it is made; `None` is chosen from the free space.
+    /// `data-size`: size of the pool's data file when it is made, from which it grows; `None` is chosen from the free
+    /// space.
     pub data_size: Option<Bytes>,
+    /// `data-max-size`: how large the pool's data may become by itself; `None` is until the file system has a tenth left.
+    pub data_max_size: Option<Bytes>,
     /// `metadata-size`: size of the pool's metadata file when it is made; `None` is chosen from the data size.
     pub metadata_size: Option<Bytes>,
     /// `base-size`: virtual size of the empty file system from which everything descends.
@@ -111,6 +114,7 @@ impl Default for StorageConfig {
             directory: PathBuf::from("/var/lib/holm"),
             prefix: "holm".to_owned(),
             data_size: None,
+            data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
         }

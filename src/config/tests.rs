@@ -36,6 +36,7 @@ fn every_key_is_read() {
         directory = "/srv/holm"
         prefix = "test1"
         data-size = "64G"
+        data-max-size = "1T"
         metadata-size = 134217728
         base-size = "1.5G"
         [containers]
@@ -57,6 +58,7 @@ fn every_key_is_read() {
                 directory: "/srv/holm".into(),
                 prefix: "test1".into(),
                 data_size: Some(Bytes(64 << 30)),
+                data_max_size: Some(Bytes(1 << 40)),
                 metadata_size: Some(Bytes(128 << 20)),
                 base_size: Bytes(3 << 29),
             },

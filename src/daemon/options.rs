@@ -59,6 +59,7 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageErro
     let thin = ThinConfig {
         prefix: config.prefix.clone(),
         data_size: config.data_size,
+        data_max_size: config.data_max_size,
         metadata_size: config.metadata_size,
         base_size: config.base_size,
         ..ThinConfig::new(config.directory.join("pool"))

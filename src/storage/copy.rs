@@ -24,7 +24,10 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::tree::{self, CopyError};
-use super::{Access, AddOptions, BASE, DeviceSet, Lease, MountedDevice, Removal, StorageError, TREE, lock_directory};
+use super::{
+    Access, AddOptions, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, StorageError,
+    TREE, Trimmed, lock_directory,
+};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
 use crate::sys::fsmount;
 
@@ -188,6 +191,26 @@ impl DeviceSet for CopyDeviceSet {
             devices: count(table.devices.len()),
             active: count(table.devices.values().filter(|entry| entry.users > 0).count()),
         })
+    }
+
+    fn grow(&self, _data: Bytes, _metadata: Bytes) -> Result<PoolStatus, StorageError> {
+        let advice = "driver 'copy' has no pool: its room is that of the file system, enlarge that".to_owned();
+        Err(StorageError::NotSupported { what: "growing", advice })
+    }
+
+    /// What is deleted is free at once.
+    fn trim(&self) -> Result<Trimmed, StorageError> {
+        Ok(Trimmed::default())
+    }
+
+    fn growth(&self) -> Vec<DeviceGrowth> {
+        Vec::new()
+    }
+
+    fn on_pressure(&self, _listener: PressureListener) {}
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn close(&self) -> Result<(), StorageError> {

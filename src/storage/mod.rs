@@ -5,6 +5,7 @@
 //! | this one | the trait and its words; free of device-mapper types |
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
 //! | `copy.rs`, `tree.rs` | driver `copy`: copies of whole trees |
+//! | `words.rs` | what a set says of its room and its health |
 //! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
 
 pub mod copy;
@@ -12,6 +13,7 @@ pub mod thin;
 
 mod crc32c;
 mod tree;
+mod words;
 
 use std::fmt;
 use std::fs::{DirBuilder, File};
@@ -24,6 +26,9 @@ use rustix::fs::FlockOperation;
 
 use self::copy::CopyDeviceSet;
 use self::thin::{ThinConfig, ThinDeviceSet};
+pub use self::words::{
+    DeviceGrowth, Finding, ForeignDevice, Pressure, PressureLevel, PressureListener, Report, Source, Trimmed,
+};
 #[cfg(test)]
 use crate::model::DeviceState;
 use crate::model::{Bytes, DeviceId, DeviceInfo, Driver, ErrorCode, PoolStatus};
@@ -48,7 +53,7 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError>;
 
     /// Removes `id`. The name is free and the intent is on the disk when this returns; a device still in use is
-    /// deleted when its last user is gone.
+    /// deleted when its last user is gone, or at once when the pool is out of data: its users get I/O errors then.
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
 
     /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody.
@@ -62,6 +67,26 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
 
     /// The pool's numbers.
     fn status(&self) -> Result<PoolStatus, StorageError>;
+
+    /// Makes the pool's parts `data` and `metadata` bytes large in all, now; 0 leaves one as it is. What is configured
+    /// as the limit of growth does not hold for this. NotSupported when it is smaller than what there is; after an
+    /// error of the host's file system (no room) everything is as before.
+    fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError>;
+
+    /// Gives what the file systems of devices in use do not need any more back to the pool (`FITRIM`). The room stays
+    /// the pool's: its files do not become smaller, so that the pool is always full before the host is.
+    fn trim(&self) -> Result<Trimmed, StorageError>;
+
+    /// The devices that take room now, the fastest first. Empty when nothing is written.
+    fn growth(&self) -> Vec<DeviceGrowth>;
+
+    /// Sets who is told of the pool's room: when its level changes, and every second while it is
+    /// [`High`](PressureLevel::High) or worse. Called from a thread of the set's own, which does nothing else meanwhile:
+    /// when it is `Full`, the last reserve is given to the writers after this returned. Driver `copy` never calls.
+    fn on_pressure(&self, listener: PressureListener);
+
+    /// What the administrator should know about how this host is set up; each a line for the log at the start.
+    fn warnings(&self) -> Vec<String>;
 
     /// Called when the daemon stops for good: finishes deferred removals, deactivates every idle device, and, when no
     /// device is in use, the pool. What is in use is left alone.

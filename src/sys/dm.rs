@@ -31,6 +31,15 @@ pub fn resume(control: impl AsFd, name: &str) -> io::Result<()> {
     call(unsafe { raw::dev_suspend(control.as_fd().as_raw_fd(), &raw mut request) })
 }
 
+/// Makes the table that was loaded for device `name` the live one, and lets it run: suspends it first without writing
+/// anything out (I/O that waits is kept and goes to the new table), all in one call, so that nobody who dies in the
+/// middle leaves it suspended. On an error it may be suspended: call [`resume`].
+pub fn replace_table(control: impl AsFd, name: &str) -> io::Result<()> {
+    let mut request = Request::new(name, FLAG_SKIP_LOCKFS | FLAG_NOFLUSH)?;
+    // SAFETY: see `call`; DM_DEV_SUSPEND reads and writes the fixed header only.
+    call(unsafe { raw::dev_suspend(control.as_fd().as_raw_fd(), &raw mut request) })
+}
+
 /// Removes device `name`. ENXIO when there is none.
 pub fn remove(control: impl AsFd, name: &str, when: Remove) -> io::Result<()> {
     let flags = match when {
@@ -69,6 +78,8 @@ const SIZE: u32 = 312;
 const _: () = assert!(size_of::<Request>() == SIZE as usize);
 
 const FLAG_SUSPEND: u32 = 1 << 1;
+const FLAG_SKIP_LOCKFS: u32 = 1 << 10;
+const FLAG_NOFLUSH: u32 = 1 << 11;
 const FLAG_DEFERRED_REMOVE: u32 = 1 << 17;
 
 mod raw {

@@ -20,12 +20,15 @@ pub enum Writable {
 }
 
 /// Makes a superblock of type `fs` from `source` and mounts it, attached nowhere. The mount goes when the descriptor
-/// is closed and nobody moved or opened it. EBUSY when the source is mounted already with the other [`Writable`].
+/// is closed and nobody moved or opened it. An option with an empty value is a flag. EBUSY when the source is mounted already with the other [`Writable`].
 pub fn detached(fs: &str, source: &Path, options: &[(&str, &str)], writable: Writable) -> io::Result<OwnedFd> {
     let context = mount::fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
     mount::fsconfig_set_string(context.as_fd(), "source", source)?;
     for (key, value) in options {
-        mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+        match *value {
+            "" => mount::fsconfig_set_flag(context.as_fd(), *key)?,
+            value => mount::fsconfig_set_string(context.as_fd(), *key, value)?,
+        }
     }
     if writable == Writable::No {
         mount::fsconfig_set_flag(context.as_fd(), "ro")?;

@@ -47,6 +47,13 @@ impl LoopDevice {
     }
 }
 
+/// Makes loop device `number` as large as its backing file is now.
+pub fn follow_size(number: u32) -> io::Result<()> {
+    let file = File::open(format!("/dev/loop{number}"))?;
+    // SAFETY: LOOP_SET_CAPACITY takes no argument.
+    unsafe { raw::set_capacity(file.as_raw_fd()) }.map(drop).map_err(io::Error::from)
+}
+
 /// The device and inode of the file behind loop device `number`; None when nothing is attached.
 pub fn backing_of(number: u32) -> io::Result<Option<(u64, u64)>> {
     let file = match File::open(format!("/dev/loop{number}")) {
@@ -83,9 +90,10 @@ fn configure(device: &File, config: &Config) -> nix::Result<libc::c_int> {
 }
 
 mod raw {
-    //! LOOP_CTL_GET_FREE, LOOP_CONFIGURE, LOOP_GET_STATUS64.
+    //! LOOP_CTL_GET_FREE, LOOP_SET_CAPACITY, LOOP_CONFIGURE, LOOP_GET_STATUS64.
     use super::{Config, LoopInfo};
     nix::ioctl_none_bad!(get_free, 0x4C82);
+    nix::ioctl_none_bad!(set_capacity, 0x4C07);
     nix::ioctl_write_ptr_bad!(configure, 0x4C0A, Config);
     nix::ioctl_read_bad!(get_status, 0x4C05, LoopInfo);
 }

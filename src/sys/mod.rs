@@ -7,6 +7,8 @@ pub mod dm;
 pub mod ext4;
 #[cfg(feature = "daemon")]
 pub mod fsmount;
+#[cfg(feature = "daemon")]
+pub mod fstrim;
 pub mod inherited;
 #[cfg(feature = "daemon")]
 pub mod kill;

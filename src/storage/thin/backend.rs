@@ -34,6 +34,15 @@ pub(super) trait Pool {
     fn listing(&self) -> Result<Listing, StorageError>;
     /// Every device as of the last commit; asks nobody, so never blocks on the pool.
     fn glance(&self) -> Result<Listing, StorageError>;
+    /// Makes a part of the pool `to` bytes large, with all its room reserved on the host. ENOSPC when the host has
+    /// none. Nothing changes on an error, but that room may stay reserved for the next try.
+    fn extend(&self, part: Part, to: Bytes) -> io::Result<()>;
+    /// The file system that the pool's files are on.
+    fn host(&self) -> io::Result<Host>;
+    /// An upper bound of what the page cache has not written yet.
+    fn dirty(&self) -> Bytes;
+    /// What the administrator should know about how this host is set up.
+    fn warnings(&self) -> Vec<String>;
     /// Deactivates the pool as soon as no device of it is active.
     fn deactivate(&self) -> io::Result<()>;
 }
@@ -52,6 +61,8 @@ pub(super) trait Nodes {
     fn suspend(&self, name: &str) -> io::Result<()>;
     /// Lets I/O through again.
     fn resume(&self, name: &str) -> io::Result<()>;
+    /// Lets every I/O on it fail, also what is queued; its device is not in use by it any more.
+    fn cut_off(&self, name: &str, size: Bytes) -> io::Result<()>;
     /// Every node of a device of this pool.
     fn ours(&self) -> io::Result<Vec<Node>>;
     /// The names of all nodes that carry this pool's prefix: one call however many there are.
@@ -66,8 +77,33 @@ pub(super) trait Files {
     fn format(&self, node: &Node) -> Result<(), StorageError>;
     /// Mounts detached. EBUSY if it is mounted read-only already and is to be written.
     fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd>;
+    /// Mounts detached and read-only without as much as replaying the file system's journal; shares a mount that
+    /// there is.
+    fn peek(&self, node: &Node) -> io::Result<OwnedFd>;
+    /// Writes `size` bytes of something to the bare node, onto the disk.
+    fn fill(&self, node: &Node, size: Bytes) -> io::Result<()>;
+    /// Gives blocks that the file system does not use back to the pool; how many bytes.
+    fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes>;
     /// Grows a mounted file system to `size`.
     fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()>;
+}
+
+/// What a pool is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Data blocks.
+    Data,
+    /// Metadata blocks.
+    Metadata,
+}
+
+/// Room on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Bytes that are free.
+    pub(super) free: Bytes,
+    /// All bytes.
+    pub(super) total: Bytes,
 }
 
 /// A node to be made.

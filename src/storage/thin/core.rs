@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::backend::Backend;
 use super::journal::Journal;
+use super::keeper::Keep;
 use super::names::{Names, Role};
 use super::recovery::{self, Action, Mismatch};
 use super::state::{Device, Op, Phase, State};
@@ -28,6 +29,8 @@ pub(super) struct Core {
     slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
     /// Told when there is something for the remover to do.
     pub(super) bell: Box<dyn Bell>,
+    /// What the keeper remembers.
+    pub(super) keep: Keep,
 }
 
 /// Wakes the remover.
@@ -45,6 +48,8 @@ pub(super) struct Settings {
     pub(super) block_size: Bytes,
     /// Virtual size of the base.
     pub(super) base_size: Bytes,
+    /// The pool's data does not grow beyond this by itself.
+    pub(super) data_max: Option<Bytes>,
 }
 
 /// Who may change the pool: one at a time.
@@ -127,6 +132,7 @@ impl Core {
             table: Mutex::new(table),
             slots: Mutex::new(BTreeMap::new()),
             bell,
+            keep: Keep::default(),
         });
         core.recover(&plan.actions)?;
         if plan.read_only.is_none() {
@@ -307,7 +313,7 @@ impl Core {
         let slot = self.slot(thin);
         let Ok(mut idle) = slot.idle.try_lock() else { return Ok(false) };
         idle.take();
-        if !self.deactivate(&device) {
+        if !self.deactivate(&device) && !self.cut_off(&device) {
             return Ok(false);
         }
         // The number may be somebody else's by now, when the pool lost our device.

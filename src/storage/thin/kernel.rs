@@ -2,23 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::RwLock;
 use std::time::{Duration, Instant};
 
 use devicemapper::{DM, DevId, Device, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::backend::{Files, Node, Nodes, Numbers, Pool, Spec};
+use super::backend::{Files, Host, Node, Nodes, Numbers, Part, Pool, Spec};
+use super::growth;
 use super::metadata::{self, Listing, MetadataError, Superblock};
 use super::names::Names;
 use crate::model::Bytes;
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
 use crate::sys::uevent::Uevents;
-use crate::sys::{dm, ext4};
+use crate::sys::{dm, ext4, fstrim};
 
 /// An active pool.
 #[derive(Debug)]
@@ -33,6 +35,11 @@ pub(super) struct Kernel {
     /// page cache, as these reads do.
     pub(super) metadata: (PathBuf, File),
     pub(super) block_size: Bytes,
+    /// The file that holds the data.
+    pub(super) data: (PathBuf, File),
+    /// Read by whoever needs the pool running for a moment, written while it is stopped to be made larger: no device
+    /// can be activated then (thin_ctr in dm-thin.c answers EINVAL).
+    pub(super) running: RwLock<()>,
 }
 
 /// `/dev/mapper/control`.
@@ -51,6 +58,7 @@ impl Kernel {
     }
 
     fn message(&self, text: &str) -> io::Result<()> {
+        let _running = self.running.read();
         self.control.message(&self.pool, text)
     }
 
@@ -86,6 +94,21 @@ impl Control {
         Ok(info)
     }
 
+    /// Puts another table of one target in the place of the live one. I/O that waits goes to the new one.
+    pub(super) fn replace(&self, name: &str, sectors: u64, target: (&str, &str)) -> io::Result<()> {
+        let table = [(0, sectors, target.0.to_owned(), target.1.to_owned())];
+        self.0.table_load(&DevId::Name(dm_name(name)?), &table, DmOptions::default()).map_err(os_error)?;
+        // It may have been stopped with the old table or the new one: running is better in either case.
+        dm::replace_table(self.0.file(), name).inspect_err(|_| drop(dm::resume(self.0.file(), name)))
+    }
+
+    /// From now on a poll of this descriptor says that some device of the host has news. Linux `drivers/md/dm-ioctl.c`:
+    /// each open file has its own number of the last event that it saw.
+    pub(super) fn arm(&self) -> io::Result<BorrowedFd<'_>> {
+        self.0.arm_poll().map_err(os_error)?;
+        Ok(self.0.file().as_fd())
+    }
+
     /// What the kernel says of a node.
     pub(super) fn info(&self, name: &str) -> io::Result<Option<DeviceInfo>> {
         match self.0.device_info(&DevId::Name(dm_name(name)?)).map_err(os_error) {
@@ -97,6 +120,13 @@ impl Control {
     /// The live table of a node of one target: its type and parameters.
     pub(super) fn table(&self, name: &str) -> io::Result<Option<(String, String)>> {
         self.line(name, DmFlags::DM_STATUS_TABLE)
+    }
+
+    /// Sectors of a node of one target.
+    pub(super) fn sectors(&self, name: &str) -> io::Result<u64> {
+        let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
+        let (_, lines) = self.0.table_status(&DevId::Name(dm_name(name)?), options).map_err(os_error)?;
+        Ok(lines.first().map_or(0, |(_, sectors, ..)| *sectors))
     }
 
     fn line(&self, name: &str, flags: DmFlags) -> io::Result<Option<(String, String)>> {
@@ -169,6 +199,23 @@ impl Pool for Kernel {
         metadata::committed(&self.metadata.1).map_err(|error| self.unreadable(&error))
     }
 
+    fn extend(&self, part: Part, to: Bytes) -> io::Result<()> {
+        let _stopped = self.running.write();
+        growth::extend(self, part, to)
+    }
+
+    fn host(&self) -> io::Result<Host> {
+        growth::host(&self.data.1)
+    }
+
+    fn dirty(&self) -> Bytes {
+        growth::dirty()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        growth::warnings()
+    }
+
     fn deactivate(&self) -> io::Result<()> {
         self.control.remove(&self.pool)
     }
@@ -206,6 +253,7 @@ impl Nodes for Kernel {
 
     fn activate(&self, spec: &Spec<'_>) -> io::Result<Node> {
         let params = format!("{} {}", self.device, spec.thin);
+        let _running = self.running.read();
         self.control.create(spec.name, spec.uuid, spec.size.sectors(), ("thin", &params))?;
         self.node(spec.name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENXIO))
     }
@@ -224,6 +272,10 @@ impl Nodes for Kernel {
 
     fn resume(&self, name: &str) -> io::Result<()> {
         self.control.resume(name)
+    }
+
+    fn cut_off(&self, name: &str, size: Bytes) -> io::Result<()> {
+        self.control.replace(name, size.sectors(), ("error", ""))
     }
 
     fn ours(&self) -> io::Result<Vec<Node>> {
@@ -305,13 +357,40 @@ impl Files for Kernel {
         }
     }
 
-    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
-        use rustix::fs::{Mode, OFlags};
-        // The mount is a path-only descriptor, which takes no ioctl.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let top = rustix::fs::openat(mount, c".", flags, Mode::empty())?;
-        ext4::resize(top, size.0 / EXT4_BLOCK)
+    fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
+        let source = PathBuf::from(format!("/dev/dm-{}", node.minor));
+        match fsmount::detached("ext4", &source, &[("noload", "")], Writable::No) {
+            // Somebody has it mounted: then its journal was replayed.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => self.mount(node, Access::ReadOnly),
+            other => other,
+        }
     }
+
+    fn fill(&self, node: &Node, size: Bytes) -> io::Result<()> {
+        let mut file = File::options().write(true).open(format!("/dev/dm-{}", node.minor))?;
+        // Whole pool blocks, so that the kernel does not write zeros first.
+        let chunk = vec![0xb5; usize::try_from(self.block_size.0).map_err(io::Error::other)?];
+        for _ in 0..size.0 / self.block_size.0 {
+            file.write_all(&chunk)?;
+        }
+        file.sync_all()
+    }
+
+    fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes> {
+        // The pool gives back whole blocks only.
+        fstrim::trim(top_of(mount)?, self.block_size.0).map(Bytes)
+    }
+
+    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
+        ext4::resize(top_of(mount)?, size.0 / EXT4_BLOCK)
+    }
+}
+
+/// The mount is a path-only descriptor, which takes no ioctl.
+fn top_of(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(mount, c".", flags, Mode::empty())?)
 }
 
 /// Explicit features, so that a pool does not depend on the host's `mke2fs.conf`; no reserved blocks; a small journal,

@@ -5,10 +5,10 @@
 //! was killed; the kernel removes it by itself, and nobody polls.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
-use super::backend::{Node, Spec};
+use super::backend::{Mode, Node, Spec};
 use super::core::{Core, Idle, Slot, lock};
 use super::label::{self, Label};
 use super::state::{Device, Phase};
@@ -66,8 +66,12 @@ impl Core {
             Some(node) if node.live => {}
             _ => return Ok(None),
         }
+        let quiet = self.quiet(|| {
+            let mount = self.open_mount(origin, Access::ReadOnly)?;
+            sync(origin, mount.as_fd())
+        })?;
         match self.backend.suspend(&name) {
-            Ok(()) => Ok(Some(HeldStill { core: self, name })),
+            Ok(()) => Ok(Some(HeldStill { core: self, name, _quiet: quiet })),
             // It went meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
             Err(source) => Err(failed(source)),
@@ -175,7 +179,7 @@ impl Core {
     }
 
     /// The node of `device`, live and not about to go. The slot is locked, so only the kernel removes it meanwhile.
-    fn activate(&self, device: &Device) -> Result<Node, StorageError> {
+    pub(super) fn activate(&self, device: &Device) -> Result<Node, StorageError> {
         let (name, uuid) = self.node_names(device);
         let failed = |source| StorageError::DeviceMapper { op: "activate", device: name.clone(), source };
         let until = Instant::now() + GOING;
@@ -232,6 +236,21 @@ impl Core {
             tracing::debug!(%error, name, "cannot wait for a device to go, ignoring");
         }
         matches!(look(), Ok(None))
+    }
+
+    /// On a pool that is out of data, lets every I/O of a device fail that is to be deleted, so that it can be at once:
+    /// its users, or the last of what they wrote, may wait for the very room that it takes.
+    pub(super) fn cut_off(&self, device: &Device) -> bool {
+        if !self.numbers().is_ok_and(|numbers| numbers.mode == Mode::OutOfData) {
+            return false;
+        }
+        let (name, uuid) = self.node_names(device);
+        let ours = self.backend.node(&name).is_ok_and(|node| node.is_some_and(|node| node.uuid == uuid));
+        ours && self
+            .backend
+            .cut_off(&name, device.size)
+            .inspect_err(|error| tracing::debug!(%error, name, "cannot cut a device off"))
+            .is_ok()
     }
 
     /// Removes `id`, or marks it for removal.
@@ -315,6 +334,8 @@ impl Drop for ThinLease {
 struct HeldStill<'a> {
     core: &'a Core,
     name: String,
+    /// After its resume the pool may be stopped again.
+    _quiet: RwLockReadGuard<'a, ()>,
 }
 
 impl Drop for HeldStill<'_> {

@@ -6,23 +6,28 @@
 //! | `core` | create and delete: intent, transaction id, message, done |
 //! | `lease` | nodes and mounts: activated on demand, removed at last close |
 //! | `remover` | the thread that gives back what nobody uses |
-//! | `space` | numbers and admission |
+//! | `space` | numbers, marks and admission: pure but for the asking |
+//! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
 //! | `recovery` | what to do at start: a pure function |
 //! | `state`, `journal`, `label`, `metadata` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
-//! | `backend` | what is needed from below; `kernel` and `setup` are the real one |
+//! | `backend` | what is needed from below; `kernel`, `growth` and `setup` are the real one |
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
 //! somebody else changed the pool; the device is made, and the kernel stamps it with that id; a done record follows.
 //! After a crash the stamp tells whose a device is, so nothing is ever deleted that cannot be proven ours.
 
 mod backend;
+mod ballast;
 mod core;
+mod growth;
 mod journal;
+mod keeper;
 mod kernel;
 mod label;
 mod lease;
 mod metadata;
+mod meter;
 mod names;
 mod recovery;
 mod remover;
@@ -42,15 +47,20 @@ pub(super) use self::tests::over;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use self::core::{Core, Settings};
+use self::core::{Core, Settings, lock};
 use self::journal::{FileLog, Journal};
+use self::keeper::Keeper;
+use self::kernel::Control;
 use self::metadata::Listing;
 use self::names::{Names, Role};
 use self::remover::{Doorbell, Remover};
 use self::state::{Device, Phase};
-use super::{Access, AddOptions, DeviceSet, MountedDevice, Removal, StorageError, lock_directory};
+use super::{
+    Access, AddOptions, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, StorageError, Trimmed,
+    lock_directory,
+};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
 
 /// Where the pool is and how it is made. Sizes matter only when it is made.
@@ -60,8 +70,12 @@ pub struct ThinConfig {
     pub directory: PathBuf,
     /// What every device-mapper name starts with: 1 to 32 of a-z, 0-9 and `_`.
     pub prefix: String,
-    /// Size of the data; 40 % of the file system's free space, from 512 MiB to 20 GiB, when absent.
+    /// Size of the data at first; it grows by itself. 2 GiB when absent, or 40 % of the file system's free space if that
+    /// is less, but at least 512 MiB.
     pub data_size: Option<Bytes>,
+    /// The data does not grow beyond this by itself; when absent, until the file system has only a tenth left (from 1 to
+    /// 50 GiB), which is never taken.
+    pub data_max_size: Option<Bytes>,
     /// Size of the metadata; 1/256 of the data, at least 16 MiB, when absent.
     pub metadata_size: Option<Bytes>,
     /// Virtual size of the base, and so of every device unless it asks for more.
@@ -77,6 +91,7 @@ impl ThinConfig {
             directory: directory.into(),
             prefix: "holm".to_owned(),
             data_size: None,
+            data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
             block_size: Bytes(64 * Bytes::KIB),
@@ -87,7 +102,8 @@ impl ThinConfig {
 /// The driver. Dropping it leaves pool and devices as they are, for the next daemon; [`DeviceSet::close`] does not.
 #[derive(Debug)]
 pub struct ThinDeviceSet {
-    /// Before `core`: it must have stopped when that goes.
+    /// Before `core`, both: they must have stopped when that goes.
+    keeper: Mutex<Option<Keeper>>,
     _remover: Remover,
     core: Arc<Core>,
     /// Its lock keeps other daemons out of the directory.
@@ -111,11 +127,14 @@ impl ThinDeviceSet {
             pool_name: names.name(Role::Pool),
             block_size: kernel.block_size(),
             base_size: config.base_size,
+            data_max: config.data_max_size,
         };
         let bell = Doorbell::new().map_err(failed("watch"))?;
         let core = Core::open(Arc::new(kernel), names, settings, journal, state, Box::new(bell.clone()))?;
         let remover = Remover::start(Arc::downgrade(&core), bell).map_err(failed("watch"))?;
-        Ok(Arc::new(Self { _remover: remover, core, _lock: Some(lock) }))
+        let control = Control::open().inspect_err(|error| tracing::debug!(%error, "no pool events, ignoring")).ok();
+        let keeper = Keeper::start(Arc::downgrade(&core), control).map_err(failed("watch"))?;
+        Ok(Arc::new(Self { keeper: Mutex::new(Some(keeper)), _remover: remover, core, _lock: Some(lock) }))
     }
 }
 
@@ -125,6 +144,9 @@ impl DeviceSet for ThinDeviceSet {
     }
 
     fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+        if *id == ballast::id() {
+            return Err(StorageError::DeviceExists(id.clone()));
+        }
         self.core.add(id, base, options)
     }
 
@@ -133,10 +155,16 @@ impl DeviceSet for ThinDeviceSet {
     }
 
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError> {
+        if *id == ballast::id() {
+            return Ok(Removal::NotThere);
+        }
         self.core.remove(id)
     }
 
     fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        if *id == ballast::id() {
+            return Err(StorageError::NoSuchDevice(id.clone()));
+        }
         self.core.mount(id, access)
     }
 
@@ -156,7 +184,29 @@ impl DeviceSet for ThinDeviceSet {
         self.core.status()
     }
 
+    fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError> {
+        self.core.grow(data, metadata)
+    }
+
+    fn trim(&self) -> Result<Trimmed, StorageError> {
+        self.core.trim()
+    }
+
+    fn growth(&self) -> Vec<DeviceGrowth> {
+        self.core.growth()
+    }
+
+    fn on_pressure(&self, listener: PressureListener) {
+        self.core.listen(listener);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.core.backend.warnings()
+    }
+
     fn close(&self) -> Result<(), StorageError> {
+        // It may be at the ballast just now.
+        drop(lock(&self.keeper).take());
         let idle = self.core.deactivate_all()?;
         self.core.stop()?;
         if idle {
@@ -175,7 +225,7 @@ impl Core {
         });
         let active = self.active_names()?;
         let table = self.table();
-        let picked = table.state.devices.values().filter(|(device, _)| wanted(device));
+        let picked = table.state.devices.values().filter(|(device, _)| wanted(device) && device.id != ballast::id());
         let mut infos: Vec<_> = picked
             .map(|(device, phase)| DeviceInfo {
                 id: device.id.clone(),

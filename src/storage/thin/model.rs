@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::backend::{Files, Mode, Node, Nodes, Numbers, Pool, Spec};
+use super::backend::{Files, Host, Mode, Node, Nodes, Numbers, Part, Pool, Spec};
 use super::core::lock;
 use super::journal::Log;
 use super::metadata::{Details, Listing};
@@ -77,6 +77,8 @@ struct Inner {
     nodes: BTreeMap<String, ModelNode>,
     serial: u32,
     numbers: Numbers,
+    /// None of it is free, so the pool does not grow unless a test says otherwise.
+    host: Host,
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +110,8 @@ impl Model {
             needs_check: false,
             held: false,
         };
-        let inner = Inner { transaction: 0, thins: BTreeMap::new(), nodes: BTreeMap::new(), serial: 0, numbers };
+        let host = Host { free: Bytes(0), total: Bytes(100 << 30) };
+        let inner = Inner { transaction: 0, thins: BTreeMap::new(), nodes: BTreeMap::new(), serial: 0, numbers, host };
         Self {
             crash: Crash::new(),
             inner: Arc::new(Mutex::new(inner)),
@@ -176,6 +179,10 @@ pub(super) struct Tamper<'a>(&'a mut Inner, &'a Path);
 impl Tamper<'_> {
     pub(super) fn numbers(&mut self) -> &mut Numbers {
         &mut self.0.numbers
+    }
+
+    pub(super) fn host(&mut self) -> &mut Host {
+        &mut self.0.host
     }
 
     pub(super) fn transaction(&mut self) -> &mut u64 {
@@ -318,6 +325,36 @@ impl Pool for Model {
         self.listing()
     }
 
+    fn extend(&self, part: Part, to: Bytes) -> io::Result<()> {
+        self.act(|inner| {
+            let numbers = &mut inner.numbers;
+            let (now, unit) = match part {
+                Part::Data => (&mut numbers.data.1, 64 << 10),
+                Part::Metadata => (&mut numbers.metadata.1, 4096),
+            };
+            let more = to.0 - *now * unit;
+            if inner.host.free.0 < more {
+                return errno(libc::ENOSPC);
+            }
+            inner.host.free.0 -= more;
+            *now = to.0 / unit;
+            numbers.mode = Mode::Write;
+            Ok(())
+        })
+    }
+
+    fn host(&self) -> io::Result<Host> {
+        self.look(|inner| Ok(inner.host))
+    }
+
+    fn dirty(&self) -> Bytes {
+        Bytes(0)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn deactivate(&self) -> io::Result<()> {
         self.act(|inner| if inner.nodes.is_empty() { Ok(()) } else { errno(libc::EBUSY) })
     }
@@ -383,6 +420,14 @@ impl Nodes for Model {
         })
     }
 
+    fn cut_off(&self, name: &str, _size: Bytes) -> io::Result<()> {
+        self.act(|inner| {
+            let Some(entry) = inner.nodes.get_mut(name) else { return errno(libc::ENXIO) };
+            entry.thin = u32::MAX;
+            Ok(())
+        })
+    }
+
     fn ours(&self) -> io::Result<Vec<Node>> {
         self.look(|inner| Ok(inner.nodes.values().map(|entry| entry.node.clone()).collect()))
     }
@@ -409,6 +454,21 @@ impl Files for Model {
             assert!(!entry.node.suspended, "a mount of a suspended device hangs");
             Ok(rustix::fs::open(&entry.content, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
         })
+    }
+
+    fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
+        self.mount(node, Access::ReadOnly)
+    }
+
+    fn fill(&self, _node: &Node, size: Bytes) -> io::Result<()> {
+        self.act(|inner| {
+            inner.numbers.data.0 += size.0 >> 16;
+            Ok(())
+        })
+    }
+
+    fn trim(&self, _mount: BorrowedFd<'_>) -> io::Result<Bytes> {
+        self.act(|_| Ok(Bytes(4096)))
     }
 
     fn grow(&self, _mount: BorrowedFd<'_>, _size: Bytes) -> io::Result<()> {

@@ -14,12 +14,15 @@ use crate::sys::uevent::Uevents;
 
 /// Wakes the thread; cloned into whoever has news.
 #[derive(Debug, Clone)]
-pub(super) struct Doorbell(Arc<Shared>);
+pub(super) struct Doorbell(pub(super) Arc<Shared>);
 
+/// What it rings.
 #[derive(Debug)]
-struct Shared {
-    event: OwnedFd,
-    stop: AtomicBool,
+pub(super) struct Shared {
+    /// Readable when it was rung.
+    pub(super) event: OwnedFd,
+    /// Whether the thread is to end.
+    pub(super) stop: AtomicBool,
 }
 
 impl Doorbell {

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::RwLock;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::journal::Journal;
 use super::kernel::{Control, Kernel, number};
 use super::metadata::{self, Superblock};
 use super::names::{Names, Role};
+use super::space::{self, MAX_METADATA};
 use super::state::State;
 use crate::model::Bytes;
 use crate::storage::StorageError;
@@ -80,8 +82,9 @@ pub(super) fn activate(config: &ThinConfig, names: Names) -> Result<Kernel, Stor
         }
         None => create(&control, &name, &names, block_size, &files)?,
     };
-    let metadata = (Paths::of(config).metadata, files.metadata);
-    Ok(Kernel { control, names, pool: name, device: number(info.device()), metadata, block_size })
+    let device = number(info.device());
+    let (metadata, data) = ((files.paths.metadata, files.metadata), (files.paths.data, files.data));
+    Ok(Kernel { control, names, pool: name, device, metadata, data, block_size, running: RwLock::default() })
 }
 
 /// Whether the kernel has what is needed, after loading its modules if it can.
@@ -134,9 +137,10 @@ fn create(
     let data = files.attach(&files.data, Io::Direct)?;
     let length = files.data.metadata().map_err(failed("measure the data of"))?.len();
     let sectors = length / block_size.0 * block_size.sectors();
-    let low_water = length / block_size.0 / 20;
+    let low_water = space::data_mark(Bytes(length)).0 / block_size.0;
+    // Discards stop at the pool: punched holes in the file would be room that the host may give to somebody else.
     let params = format!(
-        "{} {} {} {low_water} 0",
+        "{} {} {} {low_water} 1 no_discard_passdown",
         device_number(&metadata).map_err(failed("attach the metadata of"))?,
         device_number(&data).map_err(failed("attach the data of"))?,
         block_size.sectors(),
@@ -274,7 +278,7 @@ fn make_file(path: &Path, size: Bytes) -> Result<(), StorageError> {
     }
 }
 
-/// Discards punch holes into the files, so reserve what came loose. Without it the host's file system could be full
+/// A pool of an older version passes discards on, which punches holes into the file: reserve what came loose. Without it the host's file system could be full
 /// before the pool is; that is a smaller margin of safety and no reason not to start.
 fn reserve_again(config: &ThinConfig) -> Result<(), StorageError> {
     let files = OpenFiles::open(config)?;
@@ -290,14 +294,12 @@ fn reserve_again(config: &ThinConfig) -> Result<(), StorageError> {
 
 /// Sizes of data and metadata for `free` bytes.
 fn sizes(config: &ThinConfig, free: Bytes) -> (Bytes, Bytes) {
-    let auto = (free.0 / 5 * 2).clamp(512 * Bytes::MIB, 20 * Bytes::GIB);
+    let auto = (free.0 / 5 * 2).clamp(512 * Bytes::MIB, 2 * Bytes::GIB);
+    let auto = config.data_max_size.map_or(auto, |limit| auto.min(limit.0));
     let data = config.data_size.unwrap_or(Bytes(auto)).0.next_multiple_of(config.block_size.0);
     let metadata = (data / 256).clamp(16 * Bytes::MIB, MAX_METADATA);
     (Bytes(data), Bytes(config.metadata_size.map_or(metadata, |size| size.0.min(MAX_METADATA)) & !4095))
 }
-
-/// The kernel uses no more: 33292800 sectors, thin-provisioning.rst.
-const MAX_METADATA: u64 = 33_292_800 * 512;
 
 fn check_block_size(size: Bytes) -> Result<(), StorageError> {
     if size.0 >= 64 * Bytes::KIB && size.0 <= Bytes::GIB && size.0.is_multiple_of(64 * Bytes::KIB) {
@@ -391,7 +393,7 @@ mod tests {
     #[test]
     fn automatic_sizes_follow_the_room() {
         let config = ThinConfig::new("/x");
-        assert_eq!(sizes(&config, Bytes(1 << 40)), (Bytes(20 * Bytes::GIB), Bytes(80 * Bytes::MIB)));
+        assert_eq!(sizes(&config, Bytes(1 << 40)), (Bytes(2 * Bytes::GIB), Bytes(16 * Bytes::MIB)));
         assert_eq!(sizes(&config, Bytes(Bytes::GIB)), (Bytes(512 * Bytes::MIB), Bytes(16 * Bytes::MIB)));
     }
 

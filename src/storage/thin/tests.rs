@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -11,6 +11,7 @@ use super::ThinDeviceSet;
 use super::backend::{Mode, Nodes};
 use super::core::{Bell, Core, Settings};
 use super::journal::Journal;
+use super::keeper::Keeper;
 use super::label::Label;
 use super::lease::IDLE;
 use super::model::{Death, Model};
@@ -18,7 +19,7 @@ use super::names::Names;
 use super::remover::{Doorbell, Remover};
 use super::state::{Phase, State};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, PoolState};
-use crate::storage::{Access, AddOptions, Removal, StorageError};
+use crate::storage::{Access, AddOptions, Pressure, PressureLevel, Removal, StorageError};
 
 #[derive(Debug)]
 struct Silent;
@@ -41,7 +42,8 @@ pub(super) fn open_with(model: &Model, bell: Box<dyn Bell>) -> Result<Arc<Core>,
             state
         }
     };
-    let settings = Settings { pool_name: "t-pool".into(), block_size: Bytes(64 << 10), base_size: Bytes(1 << 30) };
+    let settings =
+        Settings { pool_name: "t-pool".into(), block_size: Bytes(64 << 10), base_size: Bytes(1 << 30), data_max: None };
     Core::open(Arc::new(model.clone()), Names::new("t", &state.uuid)?, settings, journal, state, bell)
 }
 
@@ -50,7 +52,8 @@ pub(in crate::storage) fn over(model: &Model) -> Arc<ThinDeviceSet> {
     let bell = Doorbell::new().unwrap();
     let core = open_with(model, Box::new(bell.clone())).unwrap();
     let remover = Remover::start(Arc::downgrade(&core), bell).unwrap();
-    Arc::new(ThinDeviceSet { _remover: remover, core, _lock: None })
+    let keeper = Keeper::start(Arc::downgrade(&core), None).unwrap();
+    Arc::new(ThinDeviceSet { keeper: Mutex::new(Some(keeper)), _remover: remover, core, _lock: None })
 }
 
 fn id(text: &str) -> DeviceId {
@@ -412,6 +415,143 @@ fn a_stuck_device_stops_neither_the_list_nor_other_devices() {
     core.mount(&id("x"), Access::ReadWrite).unwrap();
     assert_eq!(core.remove(&id("b")).unwrap(), Removal::Deferred);
     core.tidy(Instant::now() + Duration::from_secs(60));
+}
+
+fn pressures(core: &Core) -> Arc<Mutex<Vec<Pressure>>> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let own = heard.clone();
+    core.listen(Box::new(move |pressure| own.lock().unwrap().push(pressure.clone())));
+    heard
+}
+
+#[test]
+fn a_pool_grows_before_it_is_full_and_lets_new_devices_in() {
+    let (model, core, _) = stage();
+    let heard = pressures(&core);
+    model.tamper(|pool| {
+        pool.host().free = Bytes(60 << 30);
+        pool.numbers().data = (8000, 8192);
+        pool.numbers().metadata = (3500, 4096);
+    });
+    core.add(&id("x"), &id("a"), &options(false)).unwrap();
+    let numbers = model.tamper(|pool| *pool.numbers());
+    assert!(numbers.data.1 >= 8192 + 4096 && numbers.metadata.1 == 8192, "{numbers:?}");
+    core.tend(Instant::now());
+    assert!(heard.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_pool_stops_growing_at_its_limit_and_leaves_the_host_its_part() {
+    let (model, core, _) = stage();
+    model.tamper(|pool| {
+        // 10 GiB are kept for the host.
+        pool.host().free = Bytes((10 << 30) + (300 << 20));
+        pool.numbers().data = (8192, 8192);
+        pool.numbers().mode = Mode::OutOfData;
+    });
+    for expected in [8192 + 4096, 8192 + 4096 + 44 * 16, 8192 + 4096 + 44 * 16] {
+        core.tend(Instant::now());
+        assert_eq!(model.tamper(|pool| pool.numbers().data.1), expected);
+        model.tamper(|pool| pool.numbers().data.0 = pool.numbers().data.1);
+    }
+}
+
+#[test]
+fn whoever_listens_hears_of_a_lack_of_room_and_of_its_end() {
+    let (model, core, _) = stage();
+    let heard = pressures(&core);
+    let now = Instant::now();
+    for (second, used) in [(0, 10), (1, 6400), (2, 6400), (3, 8000), (4, 8000), (5, 100)] {
+        model.tamper(|pool| pool.numbers().data.0 = used);
+        core.tend(now + Duration::from_secs(second));
+    }
+    use PressureLevel::{High, Low, None};
+    let levels: Vec<_> = heard.lock().unwrap().iter().map(|pressure| pressure.level).collect();
+    assert_eq!(levels, [Low, High, High, None], "high is said again until something is done");
+}
+
+#[test]
+fn ballast_is_taken_when_there_is_room_and_thrown_out_when_there_is_none() {
+    let (model, core, foreign) = stage();
+    let count = |model: &Model| model.tamper(|pool| pool.thins().len());
+    let before = count(&model);
+    core.tend(Instant::now());
+    core.tend(Instant::now());
+    assert_eq!(count(&model), before + 1);
+    assert!(!live(&core).iter().any(|info| info.id.as_str() == "ballast"), "nobody sees it");
+    assert_eq!(core.status().unwrap().devices, 4);
+    let thins = model.tamper(|pool| pool.thins());
+    // After the listener was told, so that it can stop the writers first.
+    let (own, seen) = (model.clone(), Arc::new(Mutex::new(None)));
+    let note = seen.clone();
+    core.listen(Box::new(move |_| *note.lock().unwrap() = Some(own.tamper(|pool| pool.thins().len()))));
+    model.tamper(|pool| (pool.numbers().data.0, pool.numbers().mode) = (8192, Mode::OutOfData));
+    core.tend(Instant::now());
+    assert_eq!(*seen.lock().unwrap(), Some(thins.len()));
+    assert_eq!(count(&model), before);
+    drop(core);
+    model.reboot(Death::Killed);
+    model.tamper(|pool| (pool.numbers().data.0, pool.numbers().mode) = (10, Mode::Write));
+    check(&model, &open(&model).unwrap(), &foreign);
+}
+
+#[test]
+fn taking_ballast_may_crash_anywhere() {
+    for steps in 0.. {
+        let (model, core, foreign) = stage();
+        model.crash.after(steps);
+        core.tend(Instant::now());
+        let done = !model.crash.happened();
+        drop(core);
+        model.reboot(Death::PowerCut(20));
+        check(&model, &open(&model).unwrap(), &foreign);
+        if done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_pool_a_device_in_use_is_deleted_at_once() {
+    let (model, core, _) = stage();
+    let held = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    let thin = core.find(&id("b"), &[Phase::Ready]).unwrap().thin;
+    model.tamper(|pool| (pool.numbers().data.0, pool.numbers().mode) = (8192, Mode::OutOfData));
+    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    assert!(!model.tamper(|pool| pool.thins()).contains_key(&thin));
+    drop(held);
+    assert!(live(&core).len() == 3);
+}
+
+#[test]
+fn a_device_in_use_is_not_snapshotted_when_what_is_dirty_has_no_room() {
+    let (model, core, _) = stage();
+    let _held = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    // Above the reserve when a new device is let in, so only the suspend is what is refused.
+    model.tamper(|pool| pool.numbers().data.0 = 8192 - 8192 / 20);
+    assert!(matches!(core.add(&id("x"), &id("b"), &options(false)), Err(StorageError::PoolFull { .. })));
+    assert!(model.ours().unwrap().iter().all(|node| !node.suspended));
+    model.tamper(|pool| pool.host().free = Bytes(60 << 30));
+    core.add(&id("x"), &id("b"), &options(false)).unwrap();
+}
+
+#[test]
+fn growing_by_hand_takes_sizes_and_never_shrinks() {
+    let (model, core, _) = stage();
+    model.tamper(|pool| pool.host().free = Bytes(1 << 30));
+    let status = core.grow(Bytes(768 << 20), Bytes(0)).unwrap();
+    assert_eq!((status.data_total, status.metadata_total), (Bytes(768 << 20), Bytes(16 << 20)));
+    assert!(matches!(core.grow(Bytes(512 << 20), Bytes(0)), Err(StorageError::NotSupported { .. })));
+    assert!(matches!(core.grow(Bytes(1 << 40), Bytes(0)), Err(StorageError::DeviceMapper { .. })));
+}
+
+#[test]
+fn what_is_in_use_is_trimmed() {
+    let (_model, core, _) = stage();
+    core.tidy(Instant::now() + IDLE);
+    let _held = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    let trimmed = core.trim().unwrap();
+    assert_eq!((trimmed.devices, trimmed.bytes), (1, Bytes(4096)));
 }
 
 /// A step of a random sequence; numbers pick devices.

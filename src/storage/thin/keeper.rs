@@ -1,0 +1,328 @@
+//! The thread that keeps room in the pool: it grows it in time, throws out the ballast when it cannot, and tells who
+//! listens. A thread of its own, because the remover's may wait for a full pool when it closes a mount.
+//!
+//! It is woken by the kernel's low-water event, which comes through `/dev/mapper/control` and not as a device event, and
+//! by a clock: the event comes once per resume of the pool and may be late for a fast writer.
+//!
+//! One rule keeps a pool from hanging: it is never stopped to be grown while a device is on its way to being suspended.
+//! Suspending writes out what is dirty, and would wait for room in the pool while the pool waits for the device (dm's
+//! suspend of a pool takes each of its devices' locks). Whoever suspends holds [`Keep::still`] and has made sure before
+//! that there is room for what is dirty; whoever grows waits for that.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::backend::{Host, Mode, Numbers, Part};
+use super::core::{Bell, Core, lock};
+use super::kernel::Control;
+use super::meter::Meter;
+use super::remover::Doorbell;
+use super::space::{self, Room};
+use super::state::Phase;
+use crate::model::{Bytes, DeviceId, PoolStatus};
+use crate::storage::{DeviceGrowth, Pressure, PressureLevel, PressureListener, StorageError, Trimmed};
+
+/// How often it looks without an event.
+const USUAL: Duration = Duration::from_secs(5);
+
+/// How often while there is too little room.
+const PRESSED: Duration = Duration::from_secs(1);
+
+/// What the keeper remembers.
+#[derive(Default)]
+pub(super) struct Keep {
+    /// Read by whoever suspends a device, written by whoever stops the pool.
+    pub(super) still: RwLock<()>,
+    meter: Mutex<Meter>,
+    listener: Mutex<Option<Arc<PressureListener>>>,
+    level: Mutex<PressureLevel>,
+}
+
+impl std::fmt::Debug for Keep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keep").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Grows what is below its mark, as far as host and limits allow. The numbers afterwards.
+    pub(super) fn make_room(&self) -> Result<Numbers, StorageError> {
+        let _stopped = self.keep.still.write().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let numbers = self.numbers()?;
+            let Some((part, to)) = self.next_step(&numbers)? else { return Ok(numbers) };
+            let began = Instant::now();
+            if let Err(error) = self.backend.extend(part, to) {
+                // The host has less than it said, or the pool cannot be changed: go on with what there is.
+                tracing::debug!(%error, ?part, %to, "cannot grow the pool");
+                return self.numbers();
+            }
+            tracing::debug!(?part, %to, took = ?began.elapsed(), "grew the pool");
+        }
+    }
+
+    fn next_step(&self, numbers: &Numbers) -> Result<Option<(Part, Bytes)>, StorageError> {
+        // The kernel does not resize a pool that has to be checked (maybe_resize_data_dev in dm-thin.c).
+        if numbers.needs_check || numbers.mode == Mode::Failed {
+            return Ok(None);
+        }
+        let (room, host) = (self.room(numbers), self.host()?);
+        if room.metadata.free() < room.metadata.mark
+            && let Some(to) = space::next_metadata(&room.metadata, host)
+        {
+            return Ok(Some((Part::Metadata, to)));
+        }
+        let wanted = room.data.free() < room.data.mark && numbers.mode != Mode::ReadOnly;
+        let to = wanted.then(|| space::next_data(&room.data, host, self.settings.data_max, self.settings.block_size));
+        Ok(to.flatten().map(|to| (Part::Data, to)))
+    }
+
+    /// Grows to given sizes by hand; 0 leaves one as it is. Neither the limit nor the host's part hold then.
+    pub(super) fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError> {
+        {
+            let _stopped = self.keep.still.write().unwrap_or_else(PoisonError::into_inner);
+            let room = self.room(&self.numbers()?);
+            let block = self.settings.block_size.0;
+            let metadata = Bytes(metadata.0.min(space::MAX_METADATA) & !4095);
+            for (part, now, to) in [
+                (Part::Metadata, room.metadata.total, metadata),
+                (Part::Data, room.data.total, Bytes(data.0 / block * block)),
+            ] {
+                if to.0 == 0 || to == now {
+                    continue;
+                }
+                if to < now {
+                    let advice = format!("it has {now}; a pool cannot be made smaller");
+                    return Err(StorageError::NotSupported { what: "a smaller pool", advice });
+                }
+                self.backend.extend(part, to).map_err(|source| self.settings.failed("grow", source))?;
+            }
+        }
+        self.status()
+    }
+
+    /// The right to suspend a device: the pool is not stopped meanwhile, and has room for everything that is dirty.
+    /// `flush` writes the device out beforehand, for when the host has more dirty than the pool has room.
+    pub(super) fn quiet(
+        &self,
+        flush: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<RwLockReadGuard<'_, ()>, StorageError> {
+        let enough = |dirty: Bytes| -> Result<_, StorageError> {
+            let data = self.room(&self.numbers()?).data;
+            Ok((data.free().0 > data.reserve.0.saturating_add(dirty.0), data))
+        };
+        let enter = || self.keep.still.read().unwrap_or_else(PoisonError::into_inner);
+        let guard = enter();
+        if enough(self.backend.dirty())?.0 {
+            return Ok(guard);
+        }
+        drop(guard);
+        self.make_room()?;
+        // Writers wait here if the pool is full: not in the suspend, so it can still be grown under them.
+        flush()?;
+        let guard = enter();
+        let (enough, data) = enough(Bytes(0))?;
+        if enough {
+            return Ok(guard);
+        }
+        Err(StorageError::PoolFull { what: "data", free: data.free(), total: data.total, reserve: data.reserve })
+    }
+
+    /// The keeper's work. Returns when it wants to be called again although nothing happens.
+    pub(super) fn tend(&self, now: Instant) -> Duration {
+        let tended = self.numbers().and_then(|numbers| self.tend_to(now, &numbers));
+        tended.unwrap_or_else(|error| {
+            tracing::debug!(%error, "cannot look after the pool's room now");
+            USUAL
+        })
+    }
+
+    fn tend_to(&self, now: Instant, numbers: &Numbers) -> Result<Duration, StorageError> {
+        let numbers = if self.next_step(numbers)?.is_some() { self.make_room()? } else { *numbers };
+        if lock(&self.keep.meter).is_due(now) {
+            match self.backend.glance() {
+                Ok(listing) => lock(&self.keep.meter).sample(now, &listing),
+                Err(error) => tracing::debug!(%error, "cannot measure devices, ignoring"),
+            }
+        }
+        let room = self.room(&numbers);
+        let pressure = self.pressure(&numbers, &room)?;
+        self.tell(&pressure);
+        match pressure.level {
+            // Only now: whoever listens has stopped the writers that would eat it.
+            PressureLevel::Full if self.drop_ballast()? => tracing::debug!("the pool is full: threw out its ballast"),
+            PressureLevel::None if self.take_ballast(&room.data)? => tracing::debug!("took ballast"),
+            _ => {}
+        }
+        Ok(if pressure.level > PressureLevel::None { PRESSED } else { USUAL })
+    }
+
+    fn pressure(&self, numbers: &Numbers, room: &Room) -> Result<Pressure, StorageError> {
+        let data = room.data;
+        let growable = space::growable(&data, self.host()?, self.settings.data_max);
+        let block = self.settings.block_size;
+        let time_to_full = time_to_full(data.free().0 + growable.0, lock(&self.keep.meter).total(), block);
+        let grows = space::next_data(&data, self.host()?, self.settings.data_max, block).is_some();
+        let level = match numbers.mode {
+            Mode::OutOfData => PressureLevel::Full,
+            Mode::Write if grows || data.free() >= data.mark => PressureLevel::None,
+            // Without metadata nothing can even be deleted.
+            Mode::ReadOnly | Mode::Failed => PressureLevel::High,
+            _ if data.free() < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
+            _ => PressureLevel::Low,
+        };
+        let fastest = self.growth();
+        Ok(Pressure { level, free: data.free(), total: data.total, growable, time_to_full, fastest })
+    }
+
+    /// Tells who listens when the level changes, and again and again while something should be done.
+    fn tell(&self, pressure: &Pressure) {
+        let before = std::mem::replace(&mut *lock(&self.keep.level), pressure.level);
+        if before == pressure.level && pressure.level < PressureLevel::High {
+            return;
+        }
+        // Not under the lock: the listener may ask for anything.
+        let listener = lock(&self.keep.listener).clone();
+        if let Some(listener) = listener {
+            listener(pressure);
+        }
+    }
+
+    /// Sets who is told.
+    pub(super) fn listen(&self, listener: PressureListener) {
+        *lock(&self.keep.listener) = Some(Arc::new(listener));
+    }
+
+    /// Devices that take room, the fastest first.
+    pub(super) fn growth(&self) -> Vec<DeviceGrowth> {
+        let block = self.settings.block_size;
+        let meter = lock(&self.keep.meter);
+        let table = self.table();
+        let mut growth: Vec<_> = meter
+            .paces()
+            .iter()
+            .filter(|(_, pace)| pace.per_second * 60.0 >= 1.0)
+            .filter_map(|(thin, pace)| {
+                let (device, _) = table.state.devices.get(thin)?;
+                let per_second = bytes_per_second(pace.per_second, block);
+                Some(DeviceGrowth { id: device.id.clone(), mapped: Bytes(pace.mapped * block.0), per_second })
+            })
+            .filter(|growth| growth.id != super::ballast::id())
+            .collect();
+        growth.sort_by_key(|growth| std::cmp::Reverse(growth.per_second));
+        growth
+    }
+
+    fn host(&self) -> Result<Host, StorageError> {
+        self.backend.host().map_err(|source| self.settings.failed("measure the host of", source))
+    }
+
+    /// Trims what is in use now; what is not cannot have changed since.
+    pub(super) fn trim(self: &Arc<Self>) -> Result<Trimmed, StorageError> {
+        let active = self.active_names()?;
+        let devices: Vec<_> = {
+            let table = self.table();
+            let ready = table.state.devices.values().filter(|(_, phase)| *phase == Phase::Ready);
+            ready.map(|(device, _)| device.clone()).collect()
+        };
+        let mut trimmed = Trimmed::default();
+        for device in devices.iter().filter(|device| active.contains(&self.node_names(device).0)) {
+            match self.trim_device(&device.id) {
+                Ok(bytes) => {
+                    trimmed.bytes.0 += bytes.0;
+                    trimmed.devices += 1;
+                }
+                Err(error) => trimmed.failed.push((device.id.clone(), error.to_string())),
+            }
+        }
+        Ok(trimmed)
+    }
+
+    fn trim_device(self: &Arc<Self>, id: &DeviceId) -> Result<Bytes, StorageError> {
+        let mount = self.mount(id, crate::storage::Access::ReadOnly)?;
+        let failed = |source| StorageError::Io { op: "trim", path: format!("device {id}").into(), source };
+        self.backend.trim(mount.mount()).map_err(failed)
+    }
+}
+
+/// Less than this is soon.
+const SOON: Duration = Duration::from_secs(60);
+
+#[expect(clippy::cast_precision_loss, reason = "a forecast needs no more than 52 bits")]
+fn time_to_full(free: u64, blocks_per_second: f64, block: Bytes) -> Option<Duration> {
+    let pace = blocks_per_second * block.0 as f64;
+    // Slower than a block a minute is no pace.
+    (blocks_per_second * 60.0 >= 1.0).then(|| Duration::try_from_secs_f64(free as f64 / pace).unwrap_or(Duration::MAX))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a pace is finite, positive and far below 2^52"
+)]
+fn bytes_per_second(blocks: f64, block: Bytes) -> Bytes {
+    Bytes((blocks * block.0 as f64) as u64)
+}
+
+/// The running thread; dropping it stops and joins it.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    bell: Doorbell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts it over `core`, which it does not keep alive. `control` tells of the kernel's events; without it the clock
+    /// alone must do.
+    pub(super) fn start(core: Weak<Core>, control: Option<Control>) -> io::Result<Self> {
+        let bell = Doorbell::new()?;
+        let own = bell.clone();
+        let run = move || run(&core, &own, control.as_ref());
+        let thread = thread::Builder::new().name("holm-keeper".to_owned()).spawn(run)?;
+        Ok(Self { bell, thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.bell.0.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(core: &Weak<Core>, bell: &Doorbell, control: Option<&Control>) {
+    while !bell.0.stop.load(Ordering::Acquire) {
+        // Before the look, so that nothing is missed.
+        let events = control.and_then(|control| {
+            control.arm().inspect_err(|error| tracing::debug!(%error, "no pool events, ignoring")).ok()
+        });
+        let Some(next) = core.upgrade().map(|core| core.tend(Instant::now())) else { return };
+        let mut fds = vec![PollFd::new(&bell.0.event, PollFlags::IN)];
+        fds.extend(events.map(|events| PollFd::from_borrowed_fd(events, PollFlags::IN)));
+        let timeout = Timespec::try_from(next).expect("waits are seconds, not centuries");
+        if let Err(error) = poll(&mut fds, Some(&timeout)) {
+            tracing::debug!(%error, "interrupted, ignoring");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_full_is_a_forecast_only_when_something_is_written() {
+        assert_eq!(time_to_full(1 << 30, 0.0, Bytes(64 << 10)), None);
+        assert_eq!(time_to_full(1 << 30, 16.0, Bytes(64 << 10)), Some(Duration::from_secs(1024)));
+    }
+}
