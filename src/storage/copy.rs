@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::{self, CopyError};
 use super::{
-    Access, AddOptions, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, StorageError,
-    TREE, Trimmed, lock_directory,
+    Access, AddOptions, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, Report,
+    StorageError, TREE, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
 use crate::sys::fsmount;
@@ -201,6 +201,20 @@ impl DeviceSet for CopyDeviceSet {
     /// What is deleted is free at once.
     fn trim(&self) -> Result<Trimmed, StorageError> {
         Ok(Trimmed::default())
+    }
+
+    /// There is one copy of the truth: the directories.
+    fn check(&self) -> Result<Report, StorageError> {
+        let devices = u32::try_from(self.shared.table().devices.len()).unwrap_or(u32::MAX);
+        Ok(Report { devices, ..Report::default() })
+    }
+
+    fn repair(&self) -> Result<Report, StorageError> {
+        self.check()
+    }
+
+    fn remove_foreign(&self, _thin_id: u32) -> Result<Removal, StorageError> {
+        Ok(Removal::NotThere)
     }
 
     fn growth(&self) -> Vec<DeviceGrowth> {

@@ -77,6 +77,18 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// the pool's: its files do not become smaller, so that the pool is always full before the host is.
     fn trim(&self) -> Result<Trimmed, StorageError>;
 
+    /// Compares the copies of the truth: the pool's metadata, the journal, and the labels on the devices. Changes
+    /// nothing; looks at every device, so takes some ms for each.
+    fn check(&self) -> Result<Report, StorageError>;
+
+    /// Writes labels anew that are wrong or gone, and takes devices back that are on no record but carry a label of
+    /// their own with an id that is free. Deletes nothing. What is left to do is in the report; a journal that is
+    /// behind needs [`thin::salvage`].
+    fn repair(&self) -> Result<Report, StorageError>;
+
+    /// Deletes a device of the pool that is on no record, by its number there: see [`Report::foreign`]. For good.
+    fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError>;
+
     /// The devices that take room now, the fastest first. Empty when nothing is written.
     fn growth(&self) -> Vec<DeviceGrowth>;
 

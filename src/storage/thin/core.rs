@@ -12,11 +12,12 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::journal::Journal;
 use super::keeper::Keep;
+use super::metadata::Listing;
 use super::names::{Names, Role};
-use super::recovery::{self, Action, Mismatch};
+use super::recovery::{self, Action, Mismatch, Plan};
 use super::state::{Device, Op, Phase, State};
 use crate::model::{Bytes, DeviceId};
-use crate::storage::{BASE, StorageError};
+use crate::storage::{BASE, Removal, StorageError};
 
 /// Everything but the thread.
 #[derive(Debug)]
@@ -373,7 +374,7 @@ impl Core {
             Some(Stop::Closed) => Err(state("closed", "the daemon is shutting down")),
             Some(Stop::Mismatch(Mismatch::JournalBehind)) => Err(state(
                 "newer than its journal",
-                "the journal was restored from an earlier time; put the newest copy of it back and restart holmd",
+                "the journal was restored from an earlier time; put the newest copy of it back, or stop holmd and run 'holmctl device salvage'",
             )),
             Some(Stop::Mismatch(Mismatch::BaseLost)) => Err(state(
                 "without its base device",
@@ -390,6 +391,59 @@ impl Core {
             writer.stopped = Some(Stop::Closed);
         }
         Ok(())
+    }
+
+    /// Notes that the pool is not active any more, after [`stop`](Self::stop).
+    pub(super) fn note_clean(&self) -> Result<(), StorageError> {
+        self.record(&mut lock(&self.writer), &Op::Clean, Durability::Now)
+    }
+
+    /// What journal and pool say at one moment.
+    pub(super) fn compare(&self) -> Result<Compared, StorageError> {
+        // Nobody makes a device meanwhile.
+        let _writer = lock(&self.writer);
+        let state = self.table().state.clone();
+        let numbers = self.backend.numbers().map_err(|source| self.settings.failed("ask the status of", source))?;
+        let pool = self.backend.glance()?;
+        let base = base_of(&state).map(|device| device.thin);
+        let plan = recovery::plan(&state, base, numbers.transaction, &pool);
+        Ok(Compared { state, pool, transaction: numbers.transaction, plan })
+    }
+
+    /// Puts a device of the pool onto the record that is on none; false when its id or number is taken by now.
+    pub(super) fn take_back(&self, device: &Device) -> Result<bool, StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        let taken = {
+            let table = self.table();
+            !table.foreign.contains(&device.thin) || table.state.names.contains_key(&device.id)
+        };
+        if taken {
+            return Ok(false);
+        }
+        self.record(&mut writer, &Op::Keep { device: device.clone(), phase: Phase::Ready }, Durability::Now)?;
+        self.table().foreign.remove(&device.thin);
+        Ok(true)
+    }
+
+    /// Deletes a device that is on no record, by hand only. EBUSY while somebody uses it.
+    pub(super) fn remove_foreign(&self, thin: u32) -> Result<Removal, StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        if !self.table().foreign.contains(&thin) {
+            return Ok(Removal::NotThere);
+        }
+        let transaction = writer.transaction + 1;
+        // The number is not given to anybody again, and the journal knows the transaction.
+        let counters = Op::Counters { next_thin: thin.saturating_add(1), transaction };
+        self.record(&mut writer, &counters, Durability::Now)?;
+        self.raise(&mut writer, transaction)?;
+        match self.backend.delete(thin) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {}
+            other => other.map_err(|source| self.settings.failed("delete a foreign device of", source))?,
+        }
+        self.table().foreign.remove(&thin);
+        Ok(Removal::Removed)
     }
 
     /// The device `id` if it is in one of `phases`.
@@ -440,6 +494,17 @@ impl Core {
         let role = Role::Device(&device.id, device.thin, device.stamp);
         (self.names.name(role), self.names.uuid(role))
     }
+}
+
+/// Journal and pool at one moment.
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) state: State,
+    pub(super) pool: Listing,
+    /// The pool's.
+    pub(super) transaction: u64,
+    /// What a recovery would do now; what is under way is among it.
+    pub(super) plan: Plan,
 }
 
 /// What came of making a device.

@@ -54,7 +54,7 @@ impl Journal {
     /// Reads the journal and the table that it leads to; None when there is no journal.
     pub(super) fn open(log: Box<dyn Log>) -> Result<(Self, Option<State>), StorageError> {
         let bytes = log.read().map_err(|source| StorageError::Io { op: "read", path: log.path(), source })?;
-        let mut journal = Self { log, seq: 0, durable: 0, lines: 0, broken: false };
+        let mut journal = Self::begin(log);
         let Some(bytes) = bytes else { return Ok((journal, None)) };
         let lines = intact_lines(&bytes).map_err(|reason| journal.damaged(reason))?;
         let mut state = State::default();
@@ -66,6 +66,11 @@ impl Journal {
         };
         (journal.seq, journal.durable, journal.lines) = (last.seq, last.durable, lines.len() as u64);
         Ok((journal, Some(state)))
+    }
+
+    /// A journal that begins anew, whatever there is; the first [`checkpoint`](Self::checkpoint) replaces that.
+    pub(super) fn begin(log: Box<dyn Log>) -> Self {
+        Self { log, seq: 0, durable: 0, lines: 0, broken: false }
     }
 
     /// Writes the table as the whole journal. Also what begins a journal, and what cuts a torn end off.
@@ -130,8 +135,8 @@ fn intact_lines(bytes: &[u8]) -> Result<Vec<Line>, String> {
             (None, _) => torn = Some(lines.last().map_or(1, |last| last.seq + 1)),
             (Some(from), Some(later)) if later.durable >= from => {
                 return Err(format!(
-                    "line {from} cannot be read although it was on the disk; restore the file from a backup, or move the \
-                     directory away to begin with an empty pool"
+                    "line {from} cannot be read although it was on the disk; rebuild it with 'holmctl \
+                     device salvage', restore the file from a backup, or move the directory away to begin with an empty pool"
                 ));
             }
             (Some(_), _) => {}

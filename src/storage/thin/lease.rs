@@ -173,7 +173,7 @@ impl Core {
         self.write_label(device, mount)
     }
 
-    fn write_label(&self, device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
+    pub(super) fn write_label(&self, device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
         let label = Label::of(&self.table().state.uuid.clone(), device);
         label.write(mount).map_err(|source| file_error("write the label of", device, source))
     }
@@ -367,7 +367,7 @@ fn whole_blocks(size: Bytes, block: Bytes) -> Bytes {
     Bytes(size.0.div_ceil(block.0).saturating_mul(block.0))
 }
 
-fn sync(device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
+pub(super) fn sync(device: &Device, mount: BorrowedFd<'_>) -> Result<(), StorageError> {
     use rustix::fs::{Mode, OFlags};
     // The mount is a path-only descriptor, which cannot be synced.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

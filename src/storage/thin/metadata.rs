@@ -74,6 +74,8 @@ pub(super) struct Superblock {
     pub(super) held_root: u64,
     /// Sectors in a data block.
     pub(super) data_block_sectors: u32,
+    /// Whether the kernel met damage and wants it checked.
+    pub(super) needs_check: bool,
     details_root: u64,
 }
 
@@ -90,6 +92,7 @@ impl Superblock {
         Ok(Self {
             transaction_id: u64_at(&block, 48),
             held_root: u64_at(&block, 56),
+            needs_check: u32_at(&block, 4) & NEEDS_CHECK != 0,
             details_root: u64_at(&block, 328),
             data_block_sectors: u32_at(&block, 336),
         })
@@ -185,6 +188,7 @@ const SUPERBLOCK_SALT: u32 = 160_774;
 const NODE_SALT: u32 = 121_107;
 const HEADER: usize = 32;
 const LEAF: u32 = 2;
+const NEEDS_CHECK: u32 = 1;
 const DETAILS: usize = 24;
 /// 2^24 devices at 42 entries or more a node need five levels.
 const MAX_DEPTH: u32 = 8;

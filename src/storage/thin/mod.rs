@@ -9,6 +9,8 @@
 //! | `space` | numbers, marks and admission: pure but for the asking |
 //! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
 //! | `recovery` | what to do at start: a pure function |
+//! | `check`, `salvage` | compare the copies of the truth, and rebuild the journal from the others |
+//! | `health` | the check of the metadata before it is used |
 //! | `state`, `journal`, `label`, `metadata` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
 //! | `backend` | what is needed from below; `kernel`, `growth` and `setup` are the real one |
@@ -19,8 +21,10 @@
 
 mod backend;
 mod ballast;
+mod check;
 mod core;
 mod growth;
+mod health;
 mod journal;
 mod keeper;
 mod kernel;
@@ -31,6 +35,7 @@ mod meter;
 mod names;
 mod recovery;
 mod remover;
+mod salvage;
 mod setup;
 mod space;
 mod state;
@@ -40,6 +45,7 @@ pub(super) mod model;
 #[cfg(test)]
 mod tests;
 
+pub use self::salvage::salvage;
 pub(super) use self::setup::available;
 #[cfg(test)]
 pub(super) use self::tests::over;
@@ -50,6 +56,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use self::core::{Core, Settings, lock};
+use self::health::Depth;
 use self::journal::{FileLog, Journal};
 use self::keeper::Keeper;
 use self::kernel::Control;
@@ -58,8 +65,8 @@ use self::names::{Names, Role};
 use self::remover::{Doorbell, Remover};
 use self::state::{Device, Phase};
 use super::{
-    Access, AddOptions, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, StorageError, Trimmed,
-    lock_directory,
+    Access, AddOptions, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
+    Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
 
@@ -122,7 +129,8 @@ impl ThinDeviceSet {
         let (mut journal, state) = Journal::open(Box::new(log))?;
         let state = setup::prepare_files(config, &mut journal, state)?;
         let names = Names::new(&config.prefix, &state.uuid)?;
-        let kernel = setup::activate(config, names.clone())?;
+        let depth = if state.clean { Depth::Quick } else { Depth::Full };
+        let kernel = setup::activate(config, names.clone(), depth)?;
         let settings = Settings {
             pool_name: names.name(Role::Pool),
             block_size: kernel.block_size(),
@@ -192,6 +200,18 @@ impl DeviceSet for ThinDeviceSet {
         self.core.trim()
     }
 
+    fn check(&self) -> Result<Report, StorageError> {
+        self.core.examine()
+    }
+
+    fn repair(&self) -> Result<Report, StorageError> {
+        self.core.repair()
+    }
+
+    fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {
+        self.core.remove_foreign(thin_id)
+    }
+
     fn growth(&self) -> Vec<DeviceGrowth> {
         self.core.growth()
     }
@@ -211,6 +231,7 @@ impl DeviceSet for ThinDeviceSet {
         self.core.stop()?;
         if idle {
             self.core.backend.deactivate().map_err(|source| self.core.settings.failed("deactivate", source))?;
+            self.core.note_clean()?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | pool | `<prefix>-pool` | `HOLM-<pool uuid>-pool` |
 //! | device | `<prefix>-<hash of the device id>-<thin id>` | `HOLM-<pool uuid>-<thin id>-<stamp>` |
+//! | device on no record | `<prefix>-foreign-<thin id>` | the same |
 //!
 //! The kernel would let one thin id be active twice, under two names: two page caches over one file system. It refuses
 //! a second node with the same UUID, so the UUID holds exactly what must be active only once. The name holds the thin
@@ -21,6 +22,8 @@ pub(super) enum Role<'a> {
     Pool,
     /// A device: its id, its number in the pool, and the pool's transaction id when it was made.
     Device(&'a DeviceId, u32, u64),
+    /// A device on no record: its number and stamp.
+    Foreign(u32, u64),
 }
 
 /// Builds names for one pool.
@@ -46,6 +49,7 @@ impl Names {
         match role {
             Role::Pool => format!("{}-pool", self.prefix),
             Role::Device(id, thin, _) => format!("{}-{}-{thin}", self.prefix, short_hash(id)),
+            Role::Foreign(thin, _) => format!("{}-foreign-{thin}", self.prefix),
         }
     }
 
@@ -53,8 +57,13 @@ impl Names {
     pub(super) fn uuid(&self, role: Role<'_>) -> String {
         match role {
             Role::Pool => format!("{MARK}-{}-pool", self.pool),
-            Role::Device(_, thin, stamp) => format!("{MARK}-{}-{thin}-{stamp}", self.pool),
+            Role::Device(_, thin, stamp) | Role::Foreign(thin, stamp) => format!("{MARK}-{}-{thin}-{stamp}", self.pool),
         }
+    }
+
+    /// The UUID of a pool, from that of its node.
+    pub(super) fn pool_of(node: &str) -> Option<String> {
+        node.strip_prefix(MARK)?.strip_prefix('-')?.strip_suffix("-pool").map(str::to_owned)
     }
 
     /// Whether a node with this UUID is a device of this pool.
@@ -102,6 +111,9 @@ mod tests {
         assert_ne!(names.name(Role::Device(&id, 1, 5)), names.name(Role::Device(&id, 2, 5)));
         assert_ne!(names.uuid(Role::Device(&id, 1, 5)), names.uuid(Role::Device(&id, 1, 6)));
         assert_eq!(names.name(Role::Pool), "holm-pool");
+        assert_eq!(Names::pool_of(&names.uuid(Role::Pool)).as_deref(), Some(POOL));
+        // One device cannot be active as both.
+        assert_eq!(names.uuid(Role::Foreign(1, 5)), names.uuid(Role::Device(&id, 1, 5)));
     }
 
     #[test]

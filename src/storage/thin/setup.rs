@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::fs::FallocateFlags;
 
 use super::ThinConfig;
+use super::health::{self, Depth};
 use super::journal::Journal;
 use super::kernel::{Control, Kernel, number};
 use super::metadata::{self, Superblock};
@@ -40,7 +41,7 @@ pub(super) fn prepare_files(
     let damaged = |reason: &str| Err(StorageError::Damaged { path: metadata, reason: reason.to_owned() });
     match (state, used) {
         (None, Some(true)) => damaged(
-            "it holds a pool but there is no journal beside it; restore the journal from a backup, or move the directory away to begin with an empty pool",
+            "it holds a pool but there is no journal beside it; rebuild that with 'holmctl device salvage', restore the journal from a backup, or move the directory away to begin with an empty pool",
         ),
         (None, _) => {
             make_files(config)?;
@@ -59,8 +60,8 @@ pub(super) fn prepare_files(
     }
 }
 
-/// Activates the pool, or adopts it if it is active already.
-pub(super) fn activate(config: &ThinConfig, names: Names) -> Result<Kernel, StorageError> {
+/// Activates the pool after a check of its metadata, or adopts it if it is active already.
+pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Result<Kernel, StorageError> {
     available()?;
     let name = names.name(Role::Pool);
     let failed = |op| {
@@ -71,6 +72,12 @@ pub(super) fn activate(config: &ThinConfig, names: Names) -> Result<Kernel, Stor
     let files = OpenFiles::open(config)?;
     let superblock = Superblock::read(&files.metadata, 0).ok();
     let block_size = superblock.map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
+    let fresh = || {
+        if let Some(superblock) = &superblock {
+            health::check(&files.paths.metadata, superblock, depth)?;
+        }
+        create(&control, &name, &names, block_size, &files)
+    };
     let info = match control.info(&name).map_err(failed("look at"))? {
         Some(info) if info.flags().contains(devicemapper::DmFlags::DM_ACTIVE_PRESENT) => {
             adopt(&control, &name, &names, info, &files)?
@@ -78,9 +85,9 @@ pub(super) fn activate(config: &ThinConfig, names: Names) -> Result<Kernel, Stor
         Some(_) => {
             // Its maker died before the table was loaded.
             control.remove(&name).map_err(failed("remove the unfinished"))?;
-            create(&control, &name, &names, block_size, &files)?
+            fresh()?
         }
-        None => create(&control, &name, &names, block_size, &files)?,
+        None => fresh()?,
     };
     let device = number(info.device());
     let (metadata, data) = ((files.paths.metadata, files.metadata), (files.paths.data, files.data));
@@ -318,7 +325,8 @@ fn free_bytes(directory: &Path) -> Result<Bytes, StorageError> {
     Ok(Bytes(status.f_bavail.saturating_mul(status.f_frsize)))
 }
 
-fn random_uuid() -> Result<String, StorageError> {
+/// A UUID that nobody has.
+pub(super) fn random_uuid() -> Result<String, StorageError> {
     const PATH: &str = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(PATH);
     let text = text.map_err(|source| StorageError::Io { op: "read", path: PATH.into(), source })?;

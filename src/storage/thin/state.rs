@@ -46,6 +46,8 @@ pub(super) enum Op {
         /// Which.
         thin: u32,
     },
+    /// The pool was deactivated in good order.
+    Clean,
     /// Counters, in a checkpoint.
     Counters {
         /// No id below this is free.
@@ -106,6 +108,8 @@ pub(super) struct State {
     pub(super) next_thin: u32,
     /// The highest transaction that was ever intended.
     pub(super) transaction: u64,
+    /// Whether the pool was deactivated in good order and not used since.
+    pub(super) clean: bool,
 }
 
 /// Version of the journal's format.
@@ -133,7 +137,9 @@ impl State {
 
     /// Takes one step. An error says why the step cannot follow what came before; nothing is changed then.
     pub(super) fn apply(&mut self, op: &Op) -> Result<(), String> {
+        self.clean = *op == Op::Clean;
         match op {
+            Op::Clean => Ok(()),
             Op::Pool { version, uuid } => self.begin(*version, uuid),
             Op::Create(device) => self.insert(device, Phase::Creating),
             Op::Keep { device, phase } => self.insert(device, *phase),
