@@ -22,6 +22,8 @@ mod behaviour;
 use behaviour::{Subject, add, eventually, id, ids, read, remove_for_good, write};
 #[path = "storage/room.rs"]
 mod room;
+#[path = "storage/salvage.rs"]
+mod salvage;
 
 /// A pool of its own, gone at the end.
 struct Rig {

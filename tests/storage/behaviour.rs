@@ -30,6 +30,7 @@ pub(crate) fn every_behaviour(subject: &Subject<'_>) {
     a_read_only_mount_is_read_only(subject);
     sizes_are_kept_or_refused(subject);
     a_new_start_finds_complete_devices_and_drops_pending_ones(subject);
+    a_set_in_use_is_well_and_can_be_trimmed(subject);
 }
 
 fn what_is_written_stays_and_is_seen_by_younger_snapshots_only(subject: &Subject<'_>) {
@@ -112,6 +113,24 @@ fn a_read_only_mount_is_read_only(subject: &Subject<'_>) {
     create(loud.mount()).unwrap();
     drop((loud, quiet));
     remove_for_good(&set, "quiet");
+}
+
+fn a_set_in_use_is_well_and_can_be_trimmed(subject: &Subject<'_>) {
+    let set = (subject.open)();
+    add(&set, "idle", "base");
+    add(&set, "used", "base");
+    let used = set.mount_device(&id("used"), Access::ReadWrite).unwrap();
+    write(used.mount(), "text");
+    for report in [set.check().unwrap(), set.repair().unwrap()] {
+        assert_eq!((report.devices, report.findings, report.foreign), (3, vec![], vec![]));
+    }
+    assert!(set.trim().unwrap().failed.is_empty());
+    assert_eq!(set.remove_foreign(1 << 20).unwrap(), Removal::NotThere);
+    assert_eq!(read(used.mount()).as_deref(), Some("text"));
+    drop(used);
+    for name in ["idle", "used"] {
+        remove_for_good(&set, name);
+    }
 }
 
 fn sizes_are_kept_or_refused(subject: &Subject<'_>) {

@@ -84,14 +84,21 @@ fn three_writers_fill_a_pool_that_grows_under_them() {
     let began = Instant::now();
     let threads = writers(&set, 400 * MIB);
     let (mut totals, mut full) = (vec![set.status().unwrap().data_total], 0);
+    let (mut snapshots, mut slowest) = (0, Duration::ZERO);
     while !threads.iter().all(JoinHandle::is_finished) {
+        // Suspends a writer, which flushes it, while the pool wants to grow.
+        let asked = Instant::now();
+        add(&set, &format!("snapshot{snapshots}"), &format!("w{}", snapshots % 3));
+        slowest = slowest.max(asked.elapsed());
+        snapshots += 1;
         let status = set.status().unwrap();
         full += usize::from(status.state == PoolState::OutOfData);
         if totals.last() != Some(&status.data_total) {
             totals.push(status.data_total);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(500));
     }
+    eprintln!("{snapshots} snapshots of writers, the slowest in {slowest:?}");
     eprintln!("1200M written in {:?}, pool {totals:?}, seen full {full} times", began.elapsed());
     for (number, thread) in threads.into_iter().enumerate() {
         let (mount, result) = thread.join().unwrap();
@@ -107,6 +114,9 @@ fn three_writers_fill_a_pool_that_grows_under_them() {
     // What is deleted is the pool's again, and stays reserved.
     for number in 0..3 {
         remove_for_good(&set, &format!("w{number}"));
+    }
+    for number in 0..snapshots {
+        remove_for_good(&set, &format!("snapshot{number}"));
     }
     eventually("their room is free", || set.status().unwrap().data_used.0 < 100 * MIB);
 }

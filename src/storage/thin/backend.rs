@@ -77,11 +77,13 @@ pub(super) trait Files {
     fn format(&self, node: &Node) -> Result<(), StorageError>;
     /// Mounts detached. EBUSY if it is mounted read-only already and is to be written.
     fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd>;
+    /// The first bytes of the bare node.
+    fn head(&self, node: &Node) -> io::Result<Vec<u8>>;
     /// Mounts detached and read-only without as much as replaying the file system's journal; shares a mount that
-    /// there is.
+    /// there is. EINVAL when there is no file system.
     fn peek(&self, node: &Node) -> io::Result<OwnedFd>;
-    /// Writes `size` bytes of something to the bare node, onto the disk.
-    fn fill(&self, node: &Node, size: Bytes) -> io::Result<()>;
+    /// Writes `size` bytes to the bare node, onto the disk: `head`, and then something.
+    fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()>;
     /// Gives blocks that the file system does not use back to the pool; how many bytes.
     fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes>;
     /// Grows a mounted file system to `size`.

@@ -6,6 +6,7 @@
 
 use super::backend::Spec;
 use super::core::Core;
+use super::label::Label;
 use super::space::Space;
 use crate::model::{Bytes, DeviceId};
 use crate::storage::StorageError;
@@ -36,7 +37,9 @@ impl Core {
         let device = self.create(&id(), None, size, true)?;
         let (name, uuid) = self.node_names(&device);
         let spec = Spec { name: &name, uuid: &uuid, thin: device.thin, size };
-        let filled = self.backend.activate(&spec).and_then(|node| self.backend.fill(&node, size));
+        // Without a file system it has its label at its head, so that it is known when the journal is lost.
+        let label = Label::of(&self.table().state.uuid.clone(), &device).text();
+        let filled = self.backend.activate(&spec).and_then(|node| self.backend.fill(&node, &label, size));
         if let Err(error) = self.backend.remove(&name) {
             tracing::debug!(%error, name, "cannot deactivate the ballast yet, ignoring");
         }

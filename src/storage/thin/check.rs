@@ -146,11 +146,14 @@ pub(super) fn look_at_foreign(
 }
 
 fn peek(backend: &dyn Backend, node: &Node) -> std::io::Result<Option<Label>> {
-    let mount = backend.peek(node);
+    let label = match backend.peek(node) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => backend.head(node).map(|head| Label::parse(&head)),
+        mount => mount.and_then(|mount| Label::read(mount.as_fd())),
+    };
     if let Err(error) = backend.remove(&node.name) {
         tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
     }
-    Label::read(mount?.as_fd())
+    label
 }
 
 /// Whether a label was written for the very device that it is on, and not for one that it descends from.

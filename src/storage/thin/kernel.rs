@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -357,6 +357,12 @@ impl Files for Kernel {
         }
     }
 
+    fn head(&self, node: &Node) -> io::Result<Vec<u8>> {
+        let mut head = vec![0; 4096];
+        File::open(format!("/dev/dm-{}", node.minor))?.read_exact(&mut head)?;
+        Ok(head)
+    }
+
     fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
         let source = PathBuf::from(format!("/dev/dm-{}", node.minor));
         match fsmount::detached("ext4", &source, &[("noload", "")], Writable::No) {
@@ -366,10 +372,11 @@ impl Files for Kernel {
         }
     }
 
-    fn fill(&self, node: &Node, size: Bytes) -> io::Result<()> {
+    fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()> {
         let mut file = File::options().write(true).open(format!("/dev/dm-{}", node.minor))?;
         // Whole pool blocks, so that the kernel does not write zeros first.
-        let chunk = vec![0xb5; usize::try_from(self.block_size.0).map_err(io::Error::other)?];
+        let mut chunk = vec![0; usize::try_from(self.block_size.0).map_err(io::Error::other)?];
+        chunk[..head.len()].copy_from_slice(head);
         for _ in 0..size.0 / self.block_size.0 {
             file.write_all(&chunk)?;
         }

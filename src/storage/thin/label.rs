@@ -52,14 +52,24 @@ impl Label {
             };
         let mut text = Vec::new();
         File::from(fd).take(MAX).read_to_end(&mut text)?;
-        Ok(serde_json::from_slice(&text).ok())
+        Ok(Self::parse(&text))
+    }
+
+    /// A label as text, with zeros behind it or not.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes.split(|byte| *byte == 0).next()?).ok()
+    }
+
+    /// As text.
+    pub(super) fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a label is plain data")
     }
 
     /// Writes it. On the disk with the next sync of the file system; the journal has it all until then.
     pub(super) fn write(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(mount, FRESH, flags, Mode::from_raw_mode(0o600))?;
-        File::from(fd).write_all(&serde_json::to_vec(self).expect("a label is plain data"))?;
+        File::from(fd).write_all(&self.text())?;
         rustix::fs::renameat(mount, FRESH, mount, FILE)?;
         Ok(())
     }

@@ -456,12 +456,20 @@ impl Files for Model {
         })
     }
 
+    fn head(&self, node: &Node) -> io::Result<Vec<u8>> {
+        self.look(|inner| fs::read(inner.nodes[&node.name].content.join("head")))
+    }
+
     fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
+        if self.head(node).is_ok() {
+            return errno(libc::EINVAL);
+        }
         self.mount(node, Access::ReadOnly)
     }
 
-    fn fill(&self, _node: &Node, size: Bytes) -> io::Result<()> {
+    fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()> {
         self.act(|inner| {
+            fs::write(inner.nodes[&node.name].content.join("head"), head)?;
             inner.numbers.data.0 += size.0 >> 16;
             Ok(())
         })
