@@ -14,6 +14,15 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
+/// Longer than `eventually`: waits for a disk, on a host that has other things to do.
+fn within(seconds: u64, what: &str, reached: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    while !reached() {
+        assert!(Instant::now() < until, "{what}: not after {seconds} s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn small(rig: &Rig, data: u64, limit: u64) -> Arc<dyn DeviceSet> {
     let mut config = rig.config();
     config.data_size = Some(Bytes(data));
@@ -156,12 +165,12 @@ fn on_a_full_pool_that_cannot_grow_everything_answers_and_a_removal_frees_the_re
     let own = heard.clone();
     set.on_pressure(Box::new(move |pressure| own.lock().unwrap().push(pressure.clone())));
     let threads = writers(&set, 120 * MIB);
-    eventually("the pool is full", || {
+    within(120, "the pool is full", || {
         heard.lock().unwrap().iter().any(|pressure| pressure.level == PressureLevel::Full)
     });
     // The ballast is the writers' by now as well.
     std::thread::sleep(Duration::from_secs(2));
-    eventually("the pool is full again", || set.status().unwrap().state == PoolState::OutOfData);
+    within(30, "the pool is full again", || set.status().unwrap().state == PoolState::OutOfData);
     let began = Instant::now();
     assert!(set.devices().unwrap().len() >= 4);
     let refused = set.add_device(&id("late"), &id("base"), &AddOptions::default());

@@ -133,26 +133,12 @@ fn damaged_metadata_is_refused_before_it_is_used() {
     let path = rig.directory.path().join("metadata");
     let good = fs::read(&path).unwrap();
     let mut bad = good.clone();
-    // A node of a tree, but not the superblock.
-    let node = (1..1000).find(|block| bad[block * 4096..][..4096].iter().filter(|byte| **byte != 0).count() > 500);
-    let at = node.expect("some block is in use") * 4096;
-    bad[at + 40..at + 140].iter_mut().for_each(|byte| *byte ^= 0x55);
+    // The root of the tree of devices, which every depth of check reads.
+    let root = u64::from_le_bytes(bad[328..336].try_into().unwrap());
+    bad[usize::try_from(root).unwrap() * 4096 + 100] ^= 0x55;
     fs::write(&path, bad).unwrap();
-    // As after a power cut, so that all of it is checked.
-    let journal = rig.directory.path().join("journal");
-    let text = fs::read_to_string(&journal).unwrap();
-    assert!(text.trim_end().ends_with(r#""op":"clean"}"#), "{text}");
-    fs::write(
-        &journal,
-        text.lines()
-            .rev()
-            .skip(1)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .fold(String::new(), |all, line| all + line + "\n"),
-    )
-    .unwrap();
+    let journal = fs::read_to_string(rig.directory.path().join("journal")).unwrap();
+    assert!(journal.trim_end().ends_with(r#""op":"clean"}"#), "{journal}");
     let error = ThinDeviceSet::open(&rig.config()).unwrap_err();
     eprintln!("{error}");
     assert!(matches!(&error, StorageError::Damaged { reason, .. } if reason.contains("thin_repair")), "{error}");

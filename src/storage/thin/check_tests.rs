@@ -140,6 +140,7 @@ fn a_journal_that_is_gone_is_rebuilt_with_every_name_and_parent() {
     let (model, core) = stage();
     // The ballast has no file system, and is known again nevertheless.
     core.tend(std::time::Instant::now());
+    core.tend(std::time::Instant::now() + crate::storage::thin::keeper::USUAL);
     let before = core.table().state.clone();
     drop(core);
     model.reboot(Death::PowerCut(0));

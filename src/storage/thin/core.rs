@@ -393,9 +393,14 @@ impl Core {
         Ok(())
     }
 
-    /// Notes that the pool is not active any more, after [`stop`](Self::stop).
+    /// Notes that the pool is not active any more, after [`stop`](Self::stop). A journal that does not fit the pool is
+    /// left as it is.
     pub(super) fn note_clean(&self) -> Result<(), StorageError> {
-        self.record(&mut lock(&self.writer), &Op::Clean, Durability::Now)
+        let mut writer = lock(&self.writer);
+        match writer.stopped {
+            Some(Stop::Closed) => self.record(&mut writer, &Op::Clean, Durability::Now),
+            _ => Ok(()),
+        }
     }
 
     /// What journal and pool say at one moment.

@@ -22,13 +22,12 @@ pub(super) enum Depth {
 /// Checks inactive metadata in `file`. Damage is an error with advice; nothing is activated then. A mark of the kernel
 /// that it must be checked is cleared when all is well. Without the program the kernel alone decides.
 pub(super) fn check(file: &Path, superblock: &Superblock, depth: Depth) -> Result<(), StorageError> {
-    let mut options = vec!["-q"];
-    match (superblock.needs_check, depth) {
-        (true, _) => options.push("--clear-needs-check-flag"),
-        (false, Depth::Quick) => options.push("--skip-mappings"),
-        (false, Depth::Full) => {}
-    }
-    run(PROGRAM, &options, file)
+    let options: &[&str] = match (superblock.needs_check, depth) {
+        (true, _) => &["--clear-needs-check-flag"],
+        (false, Depth::Quick) => &["--skip-mappings"],
+        (false, Depth::Full) => &[],
+    };
+    run(PROGRAM, options, file)
 }
 
 fn run(program: &'static str, options: &[&str], file: &Path) -> Result<(), StorageError> {

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::model::{Bytes, DeviceId, PoolStatus};
 use crate::storage::{DeviceGrowth, Pressure, PressureLevel, PressureListener, StorageError, Trimmed};
 
 /// How often it looks without an event.
-const USUAL: Duration = Duration::from_secs(5);
+pub(super) const USUAL: Duration = Duration::from_secs(5);
 
 /// How often while there is too little room.
 const PRESSED: Duration = Duration::from_secs(1);
@@ -41,6 +41,8 @@ pub(super) struct Keep {
     meter: Mutex<Meter>,
     listener: Mutex<Option<Arc<PressureListener>>>,
     level: Mutex<PressureLevel>,
+    /// When it first looked.
+    began: OnceLock<Instant>,
 }
 
 impl std::fmt::Debug for Keep {
@@ -143,7 +145,16 @@ impl Core {
     }
 
     fn tend_to(&self, now: Instant, numbers: &Numbers) -> Result<Duration, StorageError> {
-        let numbers = if self.next_step(numbers)?.is_some() { self.make_room()? } else { *numbers };
+        let numbers = if self.next_step(numbers)?.is_some() {
+            // A device that is being suspended just now may wait for room, and the growth would wait for the device:
+            // deleting needs neither.
+            if numbers.mode == Mode::OutOfData && self.keep.still.try_write().is_err() {
+                self.drop_ballast()?;
+            }
+            self.make_room()?
+        } else {
+            *numbers
+        };
         if lock(&self.keep.meter).is_due(now) {
             match self.backend.glance() {
                 Ok(listing) => lock(&self.keep.meter).sample(now, &listing),
@@ -156,7 +167,12 @@ impl Core {
         match pressure.level {
             // Only now: whoever listens has stopped the writers that would eat it.
             PressureLevel::Full if self.drop_ballast()? => tracing::debug!("the pool is full: threw out its ballast"),
-            PressureLevel::None if self.take_ballast(&room.data)? => tracing::debug!("took ballast"),
+            // Not at once: a daemon that starts has better things to write.
+            PressureLevel::None
+                if now >= *self.keep.began.get_or_init(|| now) + USUAL && self.take_ballast(&room.data)? =>
+            {
+                tracing::debug!("took ballast");
+            }
             _ => {}
         }
         Ok(if pressure.level > PressureLevel::None { PRESSED } else { USUAL })
