@@ -12,9 +12,9 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::cgroup::Cgroup;
 use super::error::EngineError;
@@ -23,20 +23,25 @@ use super::run::{Run, start_time};
 use super::{Inner, blocking, container_device, table};
 use crate::model::ContainerSpec;
 use crate::records::{ContainerRecord, RunRecord};
-use crate::runtime::{LaunchFds, LaunchPlan, Launched, PendingMonitor};
+use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor};
 use crate::storage::{Access, MountedDevice};
+use crate::sys::pidfd;
 use crate::systemd::journal::{self, Priority};
 use crate::systemd::{Scope, ScopeRequest, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
+/// How long a container may take to be set up; milliseconds as a rule.
+const SETUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Launches the payload of `record`'s current run.
 pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: RunIo) -> Result<Run, EngineError> {
     let begun = Instant::now();
     engine.check_open()?;
     let spec = &record.spec;
-    let (root, (monitor, scope)) = tokio::try_join!(mount_root(engine, spec), make_scope(engine, spec))?;
+    // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
+    let (root, (monitor, scope)) = (root?, scope?);
     let prepared = begun.elapsed();
     let run = RunRecord {
         version: RunRecord::VERSION,
@@ -47,6 +52,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         monitor_start: start_time(monitor.pid()),
         leader: 0,
         leader_start: 0,
+        started_usec: record.started_usec,
         stopping: false,
         forced: false,
     };
@@ -55,7 +61,9 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let run = match hand_over(engine, record, io, root, monitor, &scope, run).await {
         Ok(run) => run,
         Err(error) => {
-            engine.store.remove_run(&spec.id)?;
+            if let Err(kept) = engine.store.remove_run(&spec.id) {
+                warn!(container = %spec.name, op = "start", "{kept}, ignoring");
+            }
             return Err(error);
         }
     };
@@ -81,7 +89,7 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<Mounted
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
 async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope), EngineError> {
-    let monitor = engine.init.spawn_monitor()?;
+    let monitor = engine.launcher.spawn_monitor()?;
     let request = ScopeRequest {
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
@@ -110,10 +118,10 @@ async fn hand_over(
         root: mount,
         cgroup: open_cgroup(scope)?,
         record_dir: engine.store.exit_directory(&record.spec.id)?,
-        stdio: stdio(&record.spec, scope, io.stdio)?,
+        stdio: stdio(&record.spec, scope, io.stdio),
         client: io.monitor,
     };
-    let launched = blocking(move || -> Result<Launched, EngineError> {
+    let launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
         // From here on the device belongs to the container's own mount: the kernel deactivates it when that is gone.
         drop(lease);
@@ -123,11 +131,39 @@ async fn hand_over(
     debug!(container = %record.spec.name, op = "start", steps = ?launched.steps, "monitor and init");
     run.leader = launched.leader;
     run.leader_start = start_time(launched.leader);
-    engine.store.put_run(&record.spec.id, &run)?;
-    Run::launched(run, launched).map_err(|source| EngineError::State {
-        op: "watch",
-        path: "the monitor".into(),
-        source,
+    if let Err(error) = engine.store.put_run(&record.spec.id, &run) {
+        // The payload runs. A daemon that starts anew finds the leader as the monitor's child.
+        warn!(container = %record.spec.name, op = "start", "{error}, ignoring");
+    }
+    let cgroup = Cgroup::new(&scope.control_group);
+    match Run::launched(run, launched) {
+        Ok(run) => Ok(run),
+        Err(source) => {
+            // It runs and nobody would see its end.
+            if let Err(error) = blocking(move || cgroup.kill_all()).await {
+                warn!(container = %record.spec.name, op = "start", "cannot kill the control group: {error}");
+            }
+            Err(EngineError::State { op: "watch", path: "the monitor".into(), source })
+        }
+    }
+}
+
+/// Runs the launch, and gives a monitor up that does not come to its end: a bind mount's file server may be gone, say.
+async fn in_time(
+    monitor: PendingMonitor,
+    work: impl FnOnce(PendingMonitor) -> Result<Launched, LaunchError> + Send + 'static,
+) -> Result<Launched, EngineError> {
+    let watched = |source| EngineError::State { op: "watch", path: "the monitor".into(), source };
+    let pidfd = monitor.pidfd().try_clone_to_owned().map_err(watched)?;
+    let launch = blocking(move || work(monitor));
+    tokio::pin!(launch);
+    if let Ok(launched) = tokio::time::timeout(SETUP_LIMIT, &mut launch).await {
+        return Ok(launched?);
+    }
+    pidfd::send_signal(&pidfd, libc::SIGKILL).map_err(watched)?;
+    launch.await.map_err(|error| {
+        debug!(op = "start", %error, "was given up");
+        EngineError::Timeout("setting the container up")
     })
 }
 
@@ -157,17 +193,17 @@ fn open_cgroup(scope: &Scope) -> Result<OwnedFd, EngineError> {
 }
 
 /// What the caller passed goes to the payload unchanged; what it did not pass is the journal's for output, and
-/// nothing for input. A terminal replaces all three.
-fn stdio(
-    spec: &ContainerSpec,
-    scope: &Scope,
-    [input, output, error]: [Option<OwnedFd>; 3],
-) -> Result<[Option<OwnedFd>; 3], EngineError> {
+/// nothing for input. A terminal replaces all three. Without a journal the container is as good, but for its log.
+fn stdio(spec: &ContainerSpec, scope: &Scope, [input, output, error]: [Option<OwnedFd>; 3]) -> [Option<OwnedFd>; 3] {
     if spec.process.terminal {
-        return Ok([None, None, None]);
+        return [None, None, None];
     }
-    let journal = |priority| journal::stream(spec.name.as_str(), &scope.unit, priority);
-    let output = output.map_or_else(|| journal(Priority::Info), Ok)?;
-    let error = error.map_or_else(|| journal(Priority::Error), Ok)?;
-    Ok([input, Some(output), Some(error)])
+    let journal = |priority| match journal::stream(spec.name.as_str(), &scope.unit, priority) {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            warn!(container = %spec.name, op = "start", "{error}: its output is lost");
+            None
+        }
+    };
+    [input, output.or_else(|| journal(Priority::Info)), error.or_else(|| journal(Priority::Error))]
 }

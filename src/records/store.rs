@@ -68,6 +68,9 @@ pub struct RunRecord {
     pub leader: u32,
     /// When the leader started, as above.
     pub leader_start: u64,
+    /// When the run began; 0 in records of older versions.
+    #[serde(default)]
+    pub started_usec: Usec,
     /// Whether a stop was asked for.
     pub stopping: bool,
     /// Whether its stop timeout passed and it was killed.
