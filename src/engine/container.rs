@@ -12,6 +12,7 @@ use super::jobs::Job;
 use super::lifecycle::{Action, Event, Next, Refusal, State, step};
 use super::request::{RunIo, StopOptions, Who};
 use super::run::{Handles, Run, belongs};
+use super::steps::Steps;
 use super::view::{ContainerView, Event as Change, JobResult};
 use super::{Inner, blocking};
 use crate::model::{ContainerName, Exit, ExitRecord, Lifetime, RunResult, Signal, now_usec};
@@ -365,6 +366,7 @@ impl Task {
     async fn record_end(&mut self) {
         self.deadline = None;
         let Some(mut run) = self.run.take() else { return };
+        let mut steps = Steps::begin();
         self.set_handles(None);
         run.reap_later();
         if run.handles.terminal.is_some() {
@@ -382,6 +384,8 @@ impl Task {
         }
         self.publish();
         self.announce_end(&last);
+        steps.lap("Record");
+        steps.finish("end", &self.record.spec.name);
     }
 
     fn exit_record(&self, run: &Run) -> Option<ExitRecord> {
@@ -406,6 +410,7 @@ impl Task {
 
     /// The device first: a crash in between leaves a record without a device, which the next start takes as removed.
     async fn delete(&mut self) {
+        let mut steps = Steps::begin();
         match self.engine.delete_root(&self.record.spec.id).await {
             Ok(()) => {}
             Err(error) => {
@@ -416,10 +421,13 @@ impl Task {
                 return;
             }
         }
+        steps.lap("Root");
         if let Err(error) = self.engine.store.remove_container(&self.record.spec.id) {
             warn!(container = %self.record.spec.name, op = "remove", "{error}, ignoring");
         }
+        steps.lap("Record");
         self.engine.forget(&self.record.spec.name);
+        steps.finish("remove", &self.record.spec.name);
     }
 
     fn rename(&mut self, to: ContainerName) -> Result<(), EngineError> {

@@ -12,18 +12,16 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
-
-use tracing::debug;
 
 use super::cgroup::Cgroup;
 use super::error::EngineError;
 use super::request::RunIo;
 use super::run::{Run, start_time};
+use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
 use crate::model::ContainerSpec;
 use crate::records::{ContainerRecord, RunRecord};
-use crate::runtime::{LaunchFds, LaunchPlan, Launched, PendingMonitor};
+use crate::runtime::{LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
 use crate::systemd::journal::{self, Priority};
 use crate::systemd::{Scope, ScopeRequest, scope_name};
@@ -33,11 +31,14 @@ const STOP_MARGIN_USEC: u64 = 5_000_000;
 
 /// Launches the payload of `record`'s current run.
 pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: RunIo) -> Result<Run, EngineError> {
-    let begun = Instant::now();
     engine.check_open()?;
+    let mut steps = Steps::begin();
     let spec = &record.spec;
-    let (root, (monitor, scope)) = tokio::try_join!(mount_root(engine, spec), make_scope(engine, spec))?;
-    let prepared = begun.elapsed();
+    let ((root, mounting), (monitor, scope, scoping)) =
+        tokio::try_join!(mount_root(engine, spec), make_scope(engine, spec))?;
+    steps.inside("Root", &mounting.into_laps());
+    steps.inside("Scope", &scoping.into_laps());
+    steps.lap("Prepare");
     let run = RunRecord {
         version: RunRecord::VERSION,
         run: record.run,
@@ -52,20 +53,16 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;
-    let run = match hand_over(engine, record, io, root, monitor, &scope, run).await {
-        Ok(run) => run,
+    let (run, launched) = match hand_over(engine, record, io, root, monitor, &scope, run).await {
+        Ok(launched) => launched,
         Err(error) => {
             engine.store.remove_run(&spec.id)?;
             return Err(error);
         }
     };
-    debug!(
-        container = %spec.name,
-        op = "start",
-        prepared_usec = prepared.as_micros(),
-        total_usec = begun.elapsed().as_micros(),
-        "start path"
-    );
+    steps.inside("Monitor", &launched);
+    steps.lap("HandOver");
+    steps.finish("start", &spec.name);
     if let Some(terminal) = &run.handles.terminal {
         table::keep_terminal(spec, terminal);
     }
@@ -73,15 +70,20 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     Ok(run)
 }
 
-async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<MountedDevice, EngineError> {
+async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(MountedDevice, Steps), EngineError> {
+    let mut steps = Steps::begin();
     let devices = Arc::clone(&engine.devices);
     let id = container_device(&spec.id);
-    Ok(blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?)
+    let root = blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?;
+    steps.lap("Mount");
+    Ok((root, steps))
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope), EngineError> {
+async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    let mut steps = Steps::begin();
     let monitor = engine.init.spawn_monitor()?;
+    steps.lap("SpawnMonitor");
     let request = ScopeRequest {
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
@@ -92,7 +94,8 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         wanted_by: None,
     };
     let scope = engine.scopes.start(&request).await?;
-    Ok((monitor, scope))
+    steps.lap("Start");
+    Ok((monitor, scope, steps))
 }
 
 async fn hand_over(
@@ -103,7 +106,7 @@ async fn hand_over(
     monitor: PendingMonitor,
     scope: &Scope,
     mut run: RunRecord,
-) -> Result<Run, EngineError> {
+) -> Result<(Run, Timings), EngineError> {
     let (mount, lease) = root.into_parts();
     let plan = plan(record, io.terminal_size);
     let fds = LaunchFds {
@@ -113,22 +116,23 @@ async fn hand_over(
         stdio: stdio(&record.spec, scope, io.stdio)?,
         client: io.monitor,
     };
-    let launched = blocking(move || -> Result<Launched, EngineError> {
+    let mut launched = blocking(move || -> Result<Launched, EngineError> {
         let launched = monitor.launch(&plan, fds)?;
         // From here on the device belongs to the container's own mount: the kernel deactivates it when that is gone.
         drop(lease);
         Ok(launched)
     })
     .await?;
-    debug!(container = %record.spec.name, op = "start", steps = ?launched.steps, "monitor and init");
     run.leader = launched.leader;
     run.leader_start = start_time(launched.leader);
     engine.store.put_run(&record.spec.id, &run)?;
-    Run::launched(run, launched).map_err(|source| EngineError::State {
+    let steps = std::mem::take(&mut launched.steps);
+    let run = Run::launched(run, launched).map_err(|source| EngineError::State {
         op: "watch",
         path: "the monitor".into(),
         source,
-    })
+    })?;
+    Ok((run, steps))
 }
 
 fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPlan {

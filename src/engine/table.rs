@@ -17,6 +17,7 @@ use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
+use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
 use super::{Engine, reconcile};
 use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
@@ -167,12 +168,17 @@ impl Inner {
         record: ContainerRecord,
         image: DeviceId,
         options: AddOptions,
-    ) -> Result<ContainerRecord, EngineError> {
+        mut steps: Steps,
+    ) -> Result<(ContainerRecord, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
             inner.store.put_container(&record, Durability::Synced)?;
+            steps.lap("Record");
             match inner.devices.add_device(&container_device(&record.spec.id), &image, &options) {
-                Ok(()) => Ok(record),
+                Ok(()) => {
+                    steps.lap("Snapshot");
+                    Ok((record, steps))
+                }
                 Err(error) => {
                     inner.store.remove_container(&record.spec.id)?;
                     Err(error.into())
