@@ -17,6 +17,7 @@ use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
+use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
 use super::{Engine, reconcile};
 use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
@@ -183,13 +184,16 @@ impl Inner {
         record: ContainerRecord,
         image: DeviceId,
         options: AddOptions,
-    ) -> Result<ContainerRecord, EngineError> {
+        mut steps: Steps,
+    ) -> Result<(ContainerRecord, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
             let id = record.spec.id.clone();
             let written = inner.store.put_container(&record, Durability::Synced).map_err(EngineError::from);
+            steps.lap("Record");
             let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
-            made.map(|()| record).inspect_err(|_| {
+            steps.lap("Snapshot");
+            made.map(|()| (record, steps)).inspect_err(|_| {
                 if let Err(kept) = inner.store.remove_container(&id) {
                     warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }
