@@ -90,7 +90,8 @@ pub(super) enum Request {
 
 impl Container {
     /// Sets a container's task to work on `record`, with the run that was found under way, if any.
-    pub(super) fn adopt(engine: &Arc<Inner>, record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
+    pub(super) fn adopt(engine: &Arc<Inner>, mut record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
+        record.spec.size = record.spec.size.or_else(|| engine.root_size(&record.spec.id));
         let state = run.as_ref().map_or(State::Resting, found);
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
