@@ -69,5 +69,6 @@ rust_tests() {
     printf '%s %s\n' "$passed" "$failed" >>/run/holm-counts
     if [ "$status" -ne 0 ]; then sed -n '/^failures:/,$p' "$out" >&2; fail "$failed tests of $program"; fi
     refute grep -a '^skipped:' "$out"
+    sed -n 's/^test \(.*\) \.\.\. ok$/\1/p' "$out" >>/host/ran
     [ "$passed" -gt 0 ] || fail "$program has no such tests: $*"
 }
