@@ -87,16 +87,20 @@ impl Cgroup {
         if signal == Signal::KILL {
             return self.kill_all();
         }
-        for (_, pid, _) in self.processes()? {
+        for (_, pid, _) in self.processes_of(self.groups()?)? {
             signal_member(pid, &self.path, signal);
         }
         Ok(())
     }
 
-    /// Every process that is not the monitor's: sub-cgroup, process id, command line.
+    /// Every process, the monitor among them: sub-cgroup, process id, command line.
     pub(super) fn processes(&self) -> io::Result<Vec<(String, u32, String)>> {
+        self.processes_of(subdirectories(&self.path)?)
+    }
+
+    fn processes_of(&self, groups: Vec<PathBuf>) -> io::Result<Vec<(String, u32, String)>> {
         let mut processes = Vec::new();
-        for group in self.groups()? {
+        for group in groups {
             self.processes_below(&group, &mut processes)?;
         }
         Ok(processes)

@@ -250,8 +250,8 @@ impl Task {
                 step(self.state, now, self.record.spec.lifetime).map_err(|refusal| self.refusal(refusal))?;
             let before = self.state;
             self.state = state;
-            if matches!(state, State::Starting | State::Stopping { .. }) {
-                // Shown on the way. A rest is shown only once it is known how it came to that.
+            // Shown on the way, unless a run has just ended: then it is shown only once it is known how.
+            if matches!(state, State::Starting | State::Stopping { .. }) && !actions.contains(&Action::RecordEnd) {
                 self.publish();
             }
             for action in actions {
@@ -266,6 +266,8 @@ impl Task {
                     }
                 }
             }
+        }
+        if self.state != State::Gone {
             self.publish();
         }
         self.settle();
@@ -496,7 +498,7 @@ impl Task {
     fn publish(&self) {
         let now = view(&self.record, self.state, self.run.as_ref());
         let mut shown = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-        if *shown != now && self.state != State::Gone {
+        if *shown != now {
             shown.clone_from(&now);
             drop(shown);
             self.engine.events.send(Change::ContainerChanged(now));
@@ -558,6 +560,8 @@ pub(super) fn failed(result: RunResult, stopping: bool) -> bool {
 /// A container's view, made of all that is known about it.
 fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerView {
     let last = record.last.as_ref();
+    // While a run goes on nothing is said of the end of the one before, but when that was.
+    let ended = last.filter(|_| run.is_none());
     ContainerView {
         spec: Arc::new(record.spec.clone()),
         status: state.status(record.run > 0, last.is_some_and(|last| last.failed)),
@@ -567,9 +571,9 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         created_usec: record.created_usec,
         started_usec: record.started_usec,
         stopped_usec: last.map_or(0, |last| last.stopped_usec),
-        exit: last.and_then(|last| last.exit),
-        result: if run.is_some() { RunResult::None } else { last.map_or(RunResult::None, |last| last.result) },
-        oom_kills: last.map_or(0, |last| last.oom_kills),
+        exit: ended.and_then(|last| last.exit),
+        result: ended.map_or(RunResult::None, |last| last.result),
+        oom_kills: ended.map_or(0, |last| last.oom_kills),
         status_text: record.status_text.clone(),
     }
 }
