@@ -302,13 +302,14 @@ impl Container {
         self.view.get().stopped_usec
     }
 
-    /// Exit status of the last run, 128 plus the number for a signal; -1 when there is none or nobody knows.
+    /// Exit status of the last run, 128 plus the number for a signal; -1 when there is none, while it runs, or when nobody
+    /// knows.
     #[zbus(property)]
     fn exit_status(&self) -> i32 {
         self.view.get().exit.map_or(-1, Exit::status)
     }
 
-    /// none, success, exit-code, signal, core-dump, oom-kill, timeout or lost.
+    /// none (also while it runs), success, exit-code, signal, core-dump, oom-kill, timeout or lost.
     #[zbus(property)]
     fn result(&self) -> &str {
         self.view.get().result.as_str()

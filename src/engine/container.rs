@@ -323,8 +323,8 @@ impl Task {
             let (state, actions) =
                 step(self.state, now, self.record.spec.lifetime).map_err(|refusal| self.refusal(refusal))?;
             let before = std::mem::replace(&mut self.state, state);
-            if matches!(state, State::Stopping { .. }) {
-                // Shown on the way. A rest or a start is shown only once it is known how the run before ended.
+            // Shown on the way, unless a run has just ended: then it is shown only once it is known how.
+            if matches!(state, State::Starting | State::Stopping { .. }) && !actions.contains(&Action::RecordEnd) {
                 self.publish();
             }
             for action in actions {
@@ -338,6 +338,8 @@ impl Task {
                     Err(error) => warn!(container = %self.record.spec.name, op = "lifecycle", "{error}"),
                 }
             }
+        }
+        if self.state != State::Gone {
             self.publish();
         }
         self.settle();
@@ -577,7 +579,7 @@ impl Task {
     fn publish(&self) {
         let now = view(&self.record, self.state, self.run.as_ref());
         let mut shown = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-        if *shown != now && self.state != State::Gone {
+        if *shown != now {
             shown.clone_from(&now);
             drop(shown);
             self.engine.events.send(Change::ContainerChanged(now));
@@ -629,6 +631,8 @@ async fn find_exit(store: &Store, record: &ContainerRecord, run: &Run) -> Option
 /// A container's view, made of all that is known about it.
 fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerView {
     let last = record.last.as_ref();
+    // While a run goes on nothing is said of the end of the one before, but when that was.
+    let ended = last.filter(|_| run.is_none());
     ContainerView {
         spec: Arc::new(record.spec.clone()),
         status: state.status(record.run > 0, last.is_some_and(|last| last.failed)),
@@ -638,9 +642,9 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         created_usec: record.created_usec,
         started_usec: record.started_usec,
         stopped_usec: last.map_or(0, |last| last.stopped_usec),
-        exit: last.and_then(|last| last.exit),
-        result: if run.is_some() { RunResult::None } else { last.map_or(RunResult::None, |last| last.result) },
-        oom_kills: last.map_or(0, |last| last.oom_kills),
+        exit: ended.and_then(|last| last.exit),
+        result: ended.map_or(RunResult::None, |last| last.result),
+        oom_kills: ended.map_or(0, |last| last.oom_kills),
         status_text: record.status_text.clone(),
     }
 }
