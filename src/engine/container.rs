@@ -336,7 +336,9 @@ impl Task {
                     Err(error) => warn!(container = %self.record.spec.name, op = "lifecycle", "{error}"),
                 }
             }
-            self.publish();
+            if event.is_none() {
+                self.publish();
+            }
         }
         self.settle();
         Ok(())

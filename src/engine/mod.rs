@@ -32,6 +32,8 @@ mod request;
 mod run;
 mod start;
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use error::EngineError;
