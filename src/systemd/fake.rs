@@ -137,6 +137,10 @@ impl Scopes for FakeScopes {
         })
     }
 
+    fn thaw<'a>(&'a self, _unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
         Box::pin(async move { Ok(self.state().shutting_down) })
     }
