@@ -133,7 +133,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
         }));
     }
     wait_for_end(&mut server).await?;
-    stop(&engine, &*systemd, &server).await
+    stop(&engine, &systemd, &server).await
 }
 
 async fn open_engine(

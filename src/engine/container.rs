@@ -14,6 +14,7 @@ use super::lifecycle::{Action, Event, Next, Refusal, State, step};
 use super::outcome::{belongs, in_words, last_run, never_started};
 use super::request::{RunIo, StopOptions, Who};
 use super::run::{Handles, Run};
+use super::steps::Steps;
 use super::view::{ContainerView, Event as Change, JobResult};
 use super::{Inner, blocking};
 use crate::model::{ContainerName, Exit, ExitRecord, Lifetime, RunResult, now_usec};
@@ -89,7 +90,8 @@ pub(super) enum Request {
 
 impl Container {
     /// Sets a container's task to work on `record`, with the run that was found under way, if any.
-    pub(super) fn adopt(engine: &Arc<Inner>, record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
+    pub(super) fn adopt(engine: &Arc<Inner>, mut record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
+        record.spec.size = record.spec.size.or_else(|| engine.root_size(&record.spec.id));
         let state = run.as_ref().map_or(State::Resting, found);
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
@@ -471,6 +473,7 @@ impl Task {
     async fn record_end(&mut self) {
         self.deadline = None;
         let Some(mut run) = self.run.take() else { return };
+        let mut steps = Steps::begin();
         self.set_handles(None);
         run.reap_later();
         self.left = Some(run.handles.cgroup.clone());
@@ -488,6 +491,8 @@ impl Task {
         }
         self.publish();
         self.announce_end(&last);
+        steps.lap("Record");
+        steps.finish("end", &self.record.spec.name);
     }
 
     fn announce_end(&self, last: &LastRun) {
@@ -502,6 +507,7 @@ impl Task {
 
     /// The device first: a crash in between leaves a record without a device, which the next start takes as removed.
     async fn delete(&mut self) {
+        let mut steps = Steps::begin();
         match self.engine.delete_root(&self.record.spec.id).await {
             Ok(()) => {}
             Err(error) => {
@@ -512,11 +518,14 @@ impl Task {
                 return;
             }
         }
+        steps.lap("Root");
         let id = self.record.spec.id.clone();
         if let Err(error) = self.with_store(move |store| store.remove_container(&id)).await {
             warn!(container = %self.record.spec.name, op = "remove", "{error}: the next start of holmd removes it");
         }
+        steps.lap("Record");
         self.engine.forget(&self.record.spec.name);
+        steps.finish("remove", &self.record.spec.name);
     }
 
     /// On disk first, then in the table and the view at once.

@@ -6,6 +6,7 @@
 //! | `container.rs` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
 //! | `start.rs` | the start path, in order |
+//! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
 //! | `outcome.rs` | how a run ended, pure |
 //! | `cgroup.rs` | freeze, kill, figures |
@@ -31,6 +32,7 @@ mod reconcile;
 mod request;
 mod run;
 mod start;
+mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,7 @@ use tracing::{info, warn};
 
 use self::container::Request;
 use self::create::Defaults;
+use self::steps::Steps;
 use self::table::{Inner, blocking, container_device};
 use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
 use crate::records::ContainerRecord;
@@ -128,8 +131,9 @@ impl Engine {
             last: None,
             status_text: String::new(),
         };
-        let record = inner.make_root(record, image.device.clone(), options).await?;
+        let (record, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
         info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container {} created.", reserved.name());
+        steps.finish("create", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
 

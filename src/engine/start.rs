@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{debug, warn};
 
@@ -20,10 +20,11 @@ use super::cgroup::Cgroup;
 use super::error::EngineError;
 use super::request::RunIo;
 use super::run::{Run, start_time};
+use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
 use crate::model::ContainerSpec;
 use crate::records::{ContainerRecord, RunRecord};
-use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor};
+use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
 use crate::sys::pidfd;
 use crate::systemd::journal::{self, Priority};
@@ -36,13 +37,15 @@ const SETUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Launches the payload of `record`'s current run.
 pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: RunIo) -> Result<Run, EngineError> {
-    let begun = Instant::now();
     engine.check_open()?;
+    let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
     let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
-    let (root, (monitor, scope)) = (root?, scope?);
-    let prepared = begun.elapsed();
+    let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
+    steps.inside("Root", &mounting.into_laps());
+    steps.inside("Scope", &scoping.into_laps());
+    steps.lap("Prepare");
     let run = RunRecord {
         version: RunRecord::VERSION,
         run: record.run,
@@ -58,8 +61,8 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;
-    let run = match hand_over(engine, record, io, root, monitor, &scope, run).await {
-        Ok(run) => run,
+    let (run, launched) = match hand_over(engine, record, io, root, monitor, &scope, run).await {
+        Ok(launched) => launched,
         Err(error) => {
             if let Err(kept) = engine.store.remove_run(&spec.id) {
                 warn!(container = %spec.name, op = "start", "{kept}, ignoring");
@@ -67,13 +70,9 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
             return Err(error);
         }
     };
-    debug!(
-        container = %spec.name,
-        op = "start",
-        prepared_usec = prepared.as_micros(),
-        total_usec = begun.elapsed().as_micros(),
-        "start path"
-    );
+    steps.inside("Monitor", &launched);
+    steps.lap("HandOver");
+    steps.finish("start", &spec.name);
     if let Some(terminal) = &run.handles.terminal {
         table::keep_terminal(spec, terminal);
     }
@@ -81,15 +80,20 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     Ok(run)
 }
 
-async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<MountedDevice, EngineError> {
+async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(MountedDevice, Steps), EngineError> {
+    let mut steps = Steps::begin();
     let devices = Arc::clone(&engine.devices);
     let id = container_device(&spec.id);
-    Ok(blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?)
+    let root = blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?;
+    steps.lap("Mount");
+    Ok((root, steps))
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope), EngineError> {
+async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
+    steps.lap("SpawnMonitor");
     let request = ScopeRequest {
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
@@ -100,7 +104,8 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         wanted_by: None,
     };
     let scope = engine.scopes.start(&request).await?;
-    Ok((monitor, scope))
+    steps.lap("Start");
+    Ok((monitor, scope, steps))
 }
 
 async fn hand_over(
@@ -111,7 +116,7 @@ async fn hand_over(
     monitor: PendingMonitor,
     scope: &Scope,
     mut run: RunRecord,
-) -> Result<Run, EngineError> {
+) -> Result<(Run, Timings), EngineError> {
     let (mount, lease) = root.into_parts();
     let plan = plan(record, io.terminal_size);
     let fds = LaunchFds {
@@ -121,23 +126,23 @@ async fn hand_over(
         stdio: stdio(&record.spec, scope, io.stdio),
         client: io.monitor,
     };
-    let launched = in_time(monitor, move |monitor| {
+    let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
         // From here on the device belongs to the container's own mount: the kernel deactivates it when that is gone.
         drop(lease);
         Ok(launched)
     })
     .await?;
-    debug!(container = %record.spec.name, op = "start", steps = ?launched.steps, "monitor and init");
     run.leader = launched.leader;
     run.leader_start = start_time(launched.leader);
     if let Err(error) = engine.store.put_run(&record.spec.id, &run) {
         // The payload runs. A daemon that starts anew finds the leader as the monitor's child.
         warn!(container = %record.spec.name, op = "start", "{error}, ignoring");
     }
+    let steps = std::mem::take(&mut launched.steps);
     let cgroup = Cgroup::new(&scope.control_group);
     match Run::launched(run, launched) {
-        Ok(run) => Ok(run),
+        Ok(run) => Ok((run, steps)),
         Err(source) => {
             // It runs and nobody would see its end.
             if let Err(error) = blocking(move || cgroup.kill_all()).await {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::container::Container;
@@ -17,9 +18,10 @@ use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
+use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
 use super::{Engine, reconcile};
-use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
+use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
 use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::Launcher;
 use crate::storage::{AddOptions, DeviceSet};
@@ -28,6 +30,8 @@ use crate::systemd::{Machine, Machines, Scopes, notify};
 
 /// How often the pool's numbers are looked at.
 const POOL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long changes of the pool are gathered before it is looked at.
+const POOL_SETTLES: Duration = Duration::from_millis(300);
 /// More than any os-release has.
 const OS_RELEASE_LIMIT: u64 = 64 * 1024;
 
@@ -183,13 +187,16 @@ impl Inner {
         record: ContainerRecord,
         image: DeviceId,
         options: AddOptions,
-    ) -> Result<ContainerRecord, EngineError> {
+        mut steps: Steps,
+    ) -> Result<(ContainerRecord, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
             let id = record.spec.id.clone();
             let written = inner.store.put_container(&record, Durability::Synced).map_err(EngineError::from);
+            steps.lap("Record");
             let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
-            made.map(|()| record).inspect_err(|_| {
+            steps.lap("Snapshot");
+            made.map(|()| (record, steps)).inspect_err(|_| {
                 if let Err(kept) = inner.store.remove_container(&id) {
                     warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }
@@ -260,6 +267,11 @@ impl Inner {
     /// The images, locked.
     pub(super) fn images(&self) -> MutexGuard<'_, BTreeMap<ImageName, ImageView>> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How large a container's root is; `None` where the driver sets no bound.
+    pub(super) fn root_size(&self, id: &ContainerId) -> Option<Bytes> {
+        self.devices.device(&container_device(id)).ok().map(|device| device.size).filter(|size| size.0 > 0)
     }
 
     /// The pool's numbers as of the last look.
@@ -343,12 +355,20 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// Looks at the pool now and then, and tells when something changed.
+/// Looks at the pool now and then, and soon after something changed it; tells when the numbers are others.
 async fn watch_pool(inner: Arc<Inner>) {
     let mut ticker = tokio::time::interval(POOL_INTERVAL);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut events = inner.events.subscribe();
     loop {
-        ticker.tick().await;
+        tokio::select! {
+            _ = ticker.tick() => {}
+            // Whatever else changes it in the next moment is seen with the same look.
+            () = something_changes(&mut events) => {
+                tokio::time::sleep(POOL_SETTLES).await;
+                events = events.resubscribe();
+            }
+        }
         let devices = Arc::clone(&inner.devices);
         match blocking(move || devices.status()).await {
             Ok(status) => {
@@ -360,6 +380,17 @@ async fn watch_pool(inner: Arc<Inner>) {
                 }
             }
             Err(error) => warn!(op = "pool-status", "{error}"),
+        }
+    }
+}
+
+/// Waits for an event that probably changes the pool's numbers.
+async fn something_changes(events: &mut broadcast::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Ok(Event::PoolChanged | Event::JobNew(_) | Event::JobChanged(_) | Event::JobRemoved(_)) => {}
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }
