@@ -59,6 +59,11 @@ impl Cgroup {
         self.each_group(|group| fs::write(group.join("cgroup.freeze"), "0"))
     }
 
+    /// Whether the whole scope was frozen, as `systemctl freeze` does, and its monitor with it: not by us.
+    pub(super) fn is_frozen_from_outside(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
     /// Waits until no process is left, the monitor and those of exec included. `TimedOut` after `limit`.
     pub(super) fn wait_until_empty(&self, limit: Duration) -> io::Result<()> {
         gone_is_fine(wait_for(&self.path, "populated 0", limit))

@@ -349,7 +349,7 @@ impl Task {
     async fn perform(&mut self, action: Action) -> Result<Option<Event>, EngineError> {
         match action {
             Action::Launch => return Ok(Some(self.launch().await)),
-            Action::AskToEnd => self.ask_to_end(),
+            Action::AskToEnd => self.ask_to_end().await,
             Action::Hurry => self.hurry(),
             Action::KillAll => self.kill_all().await,
             Action::Freeze => self.freeze(true).await?,
@@ -401,7 +401,8 @@ impl Task {
         }
     }
 
-    fn ask_to_end(&mut self) {
+    async fn ask_to_end(&mut self) {
+        self.thaw_scope().await;
         let signal = self.stop.signal.unwrap_or(self.record.spec.stop.signal);
         let timeout = self.stop.timeout_usec.map_or(self.record.spec.stop.timeout(), Duration::from_micros);
         self.stop = StopOptions::default();
@@ -429,7 +430,16 @@ impl Task {
         run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
         run.record.stopping = true;
         self.save_run();
+        self.thaw_scope().await;
         self.kill_group().await;
+    }
+
+    /// A payload that is frozen with its scope hears no signal, and a monitor that is tells nobody of the end.
+    async fn thaw_scope(&self) {
+        let Some(run) = self.run.as_ref().filter(|run| run.handles.cgroup.is_frozen_from_outside()) else { return };
+        if let Err(error) = self.engine.scopes.thaw(&run.record.unit).await {
+            warn!(container = %self.record.spec.name, op = "stop", "the frozen scope cannot be thawed: {error}, ignoring");
+        }
     }
 
     async fn kill_group(&self) {

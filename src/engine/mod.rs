@@ -34,6 +34,8 @@ mod run;
 mod start;
 mod steps;
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use error::EngineError;

@@ -50,6 +50,9 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Changes a running scope's limits (SetUnitProperties, runtime only).
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>>;
 
+    /// Thaws a scope that somebody froze as a unit (`systemctl freeze`). Fine if it is not frozen.
+    fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>>;
+
     /// Whether the system is shutting down (SystemState `stopping`).
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
 }

@@ -286,6 +286,12 @@ impl Scopes for Systemd {
         }))
     }
 
+    fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>> {
+        Box::pin(self.limited(unit, async move {
+            self.manager.thaw_unit(unit).await.map_err(|error| failed("thaw", unit, error))
+        }))
+    }
+
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
         Box::pin(self.limited("shutdown.target", self.is_shutting_down()))
     }
