@@ -124,10 +124,15 @@ async fn serve_fixed(connection: &Connection, manager: Manager, devices: DeviceS
 
 /// What happens to a process whose client left the bus.
 fn end_process(engine: Engine) -> impl Fn(u32) {
-    move |id| match engine.kill_process(id, Who::All, Signal::KILL) {
-        Ok(()) => tracing::info!(op = "kill", "killed process {id}: its client left the bus"),
-        // It ended at the same moment, or its container did.
-        Err(error) => tracing::debug!("process {id} of a client that left is not killed, ignoring: {error}"),
+    move |id| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            match engine.kill_process(id, Who::All, Signal::KILL).await {
+                Ok(()) => tracing::info!(op = "kill", "killed process {id}: its client left the bus"),
+                // It ended at the same moment, or its container did.
+                Err(error) => tracing::debug!("process {id} of a client that left is not killed, ignoring: {error}"),
+            }
+        });
     }
 }
 

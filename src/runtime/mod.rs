@@ -37,7 +37,7 @@ mod user;
 mod wire;
 
 pub use capabilities::UnknownCapability;
-pub use launch::{InitImage, Keeper, Launched, PendingExec, PendingMonitor};
+pub use launch::{InitImage, Keeper, Launched, Launcher, PendingExec, PendingMonitor};
 pub use monitor::main as monitor_main;
 pub use plan::{PlanError, Step, check_bind, exec_steps, launch_steps};
 pub use wire::Timings;

@@ -8,8 +8,6 @@ pub mod ext4;
 #[cfg(feature = "daemon")]
 pub mod fsmount;
 pub mod inherited;
-#[cfg(feature = "daemon")]
-pub mod kill;
 #[cfg(feature = "cli")]
 pub mod localtime;
 pub mod loopback;
