@@ -65,7 +65,7 @@ deps: ## the Debian packages that all this needs (with root: installs them)
 
 .PHONY: deps-build
 deps-build:
-	@$(host)/deps build
+	@$(host)/deps build tests
 
 # Files that are not there yet are left out; the configuration of a machine is never overwritten.
 put = $(if $(wildcard $(2)),install -D -m $(1) -t '$(DESTDIR)$(3)' $(wildcard $(2)))

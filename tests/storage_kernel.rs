@@ -2,6 +2,7 @@
 //!
 //! Each test has its own pool, with a name prefix and a directory of its own, and must leave neither a node nor a loop
 //! device.
+#![cfg(feature = "daemon")]
 #![allow(missing_docs)]
 
 use std::fs;

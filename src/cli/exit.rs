@@ -54,7 +54,7 @@ pub(crate) fn report(error: &CliError) -> Status {
 }
 
 /// Shows what clap has to say: help and version are success, wrong usage is one line and 125.
-pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn of_usage(error: &clap::Error, verb: &str) -> ExitCode {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     match error.kind() {
         DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -62,20 +62,17 @@ pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
             drop(error.print());
             if error.use_stderr() { Status::FAILURE.into() } else { Status::SUCCESS.into() }
         }
-        _ => report(&CliError::Usage(usage_line(&error.to_string()))).into(),
+        _ => report(&CliError::Usage(usage_line(&error.to_string(), verb))).into(),
     }
 }
 
 /// The first paragraph of clap's text, and where to read on.
-fn usage_line(text: &str) -> String {
+fn usage_line(text: &str, verb: &str) -> String {
     let paragraph = text.split("\n\n").next().unwrap_or(text);
-    let words: Vec<_> = paragraph.split_whitespace().collect();
-    let line = words.join(" ");
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    let verb = text.lines().find_map(|line| line.strip_prefix("Usage: holmctl ")).unwrap_or_default();
-    let verb: Vec<_> = verb.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect();
-    let verb: String = verb.iter().map(|word| format!("{word} ")).collect();
-    format!("{line}: see 'holmctl {verb}--help'")
+    let space = if verb.is_empty() { "" } else { " " };
+    format!("{line}: see 'holmctl {verb}{space}--help'")
 }
 
 #[cfg(test)]
@@ -98,13 +95,12 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_one_line() {
-        let text =
-            "error: unexpected argument '-p' found\n\n  tip: x\n\nUsage: holmctl image import [OPTIONS] <FILE>\n";
-        assert_eq!(usage_line(text), "unexpected argument '-p' found: see 'holmctl image import --help'");
-        let text =
-            "error: the following required arguments were not provided:\n  <IMAGE>\n\nUsage: holmctl run <IMAGE>\n";
-        let line = "the following required arguments were not provided: <IMAGE>: see 'holmctl run --help'";
-        assert_eq!(usage_line(text), line);
+        let text = "error: unexpected argument '-p' found\n\n  tip: x\n\nUsage: holmctl image import [OPTIONS]\n";
+        let line = "unexpected argument '-p' found: see 'holmctl image import --help'";
+        assert_eq!(usage_line(text, "image import"), line);
+        let text = "error: the following required arguments were not provided:\n  <IMAGE>\n\nUsage: x\n";
+        let line = "the following required arguments were not provided: <IMAGE>: see 'holmctl --help'";
+        assert_eq!(usage_line(text, ""), line);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | `container_args.rs` | the options that `run` and `create` share |
 //! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
 //! | `terminal.rs` | raw mode and the two copying threads |
+//! | `report.rs` | what is shown of one object |
 //! | `progress.rs` | a bar on a terminal, lines otherwise |
 //! | `many.rs` | verbs that take several names |
 
@@ -16,13 +17,14 @@ mod exit;
 mod many;
 mod output;
 mod progress;
+mod report;
 mod session;
 mod terminal;
 mod verb;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use error::CliError;
 use exit::Status;
@@ -97,7 +99,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::of_usage(&error),
+        Err(error) => return exit::of_usage(&error, &verb_of(std::env::args().skip(1))),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -107,6 +109,18 @@ pub fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => exit::report(&error).into(),
     }
+}
+
+/// The verb that a command line begins with, such as `image import`.
+fn verb_of(words: impl Iterator<Item = String>) -> String {
+    let mut command = Cli::command();
+    let mut verb = Vec::new();
+    for word in words {
+        let Some(sub) = command.find_subcommand(&word).cloned() else { break };
+        command = sub;
+        verb.push(word);
+    }
+    verb.join(" ")
 }
 
 async fn dispatch(verb: Verb) -> Outcome {
@@ -140,12 +154,18 @@ async fn dispatch(verb: Verb) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_verb_is_what_a_line_begins_with() {
+        let verb = |line: &str| verb_of(line.split(' ').map(str::to_owned));
+        assert_eq!(verb("image import --bogus"), "image import");
+        assert_eq!(verb("run --memory much image"), "run");
+        assert_eq!(verb("--bogus run"), "");
     }
 }

@@ -32,6 +32,9 @@ impl ListArgs {
         if self.json {
             return write_json(&Json::Array(json()));
         }
+        if table.rows.is_empty() {
+            return if self.no_legend { Ok(()) } else { write(&format!("No {noun}s.\n")) };
+        }
         let mut text = table.render(!self.no_legend, colours());
         if !self.no_legend {
             let plural = if table.rows.len() == 1 { "" } else { "s" };
@@ -92,16 +95,24 @@ pub(crate) fn colours() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The dot before a state, green while it lives and red when it failed, and the state.
+/// The dot before a state: green while it lives, red when it failed.
 pub(crate) fn dot(state: &str) -> String {
+    match state {
+        "created" | "stopped" => "○".into(),
+        _ => coloured(state, "●"),
+    }
+}
+
+/// A text in the colour of a state.
+pub(crate) fn coloured(state: &str, text: &str) -> String {
     let colour = match state {
-        _ if !colours() => return "●".into(),
+        _ if !colours() => return text.into(),
         "running" | "ok" => "\x1b[1;32m",
-        "failed" => "\x1b[1;31m",
-        "starting" | "stopping" | "frozen" => "\x1b[1;33m",
-        _ => return "○".into(),
+        "failed" | "out-of-data" | "read-only" | "needs-check" => "\x1b[1;31m",
+        "starting" | "stopping" | "frozen" | "low-data" | "low-metadata" => "\x1b[1;33m",
+        _ => return text.into(),
     };
-    format!("{colour}●{PLAIN}")
+    format!("{colour}{text}{PLAIN}")
 }
 
 /// Writes to standard output.
@@ -123,8 +134,17 @@ pub(crate) fn write_json(value: &Json) -> Result<(), CliError> {
 pub(crate) fn since(moment: Usec) -> String {
     let Some(text) = moment_text(moment) else { return String::new() };
     match now_usec().checked_sub(moment) {
-        Some(ago) => format!("{text}; {} ago", span(ago)),
+        Some(ago) => format!("{text}; {} ago", rough_span(ago)),
         None => text,
+    }
+}
+
+/// A length of time as people say it: below a minute in one unit.
+pub(crate) fn rough_span(usec: Usec) -> String {
+    match usec {
+        0..1_000 => span(usec),
+        1_000..1_000_000 => span(usec - usec % 1_000),
+        _ => span(usec - usec % 1_000_000),
     }
 }
 
@@ -169,6 +189,14 @@ mod tests {
     fn only_headers_are_bold() {
         let table = Table::new(&["NAME"]);
         assert_eq!(table.render(true, true), "\x1b[1mNAME\x1b[0m\n");
+    }
+
+    #[test]
+    fn what_was_long_ago_is_said_roughly() {
+        assert_eq!(rough_span(1_685_123), "1s");
+        assert_eq!(rough_span(69_813), "69ms");
+        assert_eq!(rough_span(80_999_999), "1min 20s");
+        assert_eq!(rough_span(5), "5us");
     }
 
     #[test]

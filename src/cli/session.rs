@@ -9,8 +9,9 @@ use std::task::Poll;
 use tokio::signal::unix::{self, SignalKind};
 use zbus::OwnedObjectPath;
 
+use super::Outcome;
 use super::error::CliError;
-use super::exit;
+use super::exit::{self, Status};
 use super::terminal::{self, Terminal};
 use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::Exit;
@@ -111,6 +112,8 @@ impl Session {
                 }
                 signal = self.forwarded.next() => match signal {
                     libc::SIGWINCH => self.terminal.iter().for_each(Terminal::resize),
+                    // Our terminal is gone, and the user with it.
+                    libc::SIGHUP if self.terminal.is_some() => return Ok(Ending::Detached),
                     signal if start.is_some() => early.push(signal),
                     signal => payload.kill(signal),
                 },
@@ -173,11 +176,15 @@ fn hint(exit: Exit, oom_kills: u64) {
     }
 }
 
-/// Completes when somebody wants us, not the payload, to end.
-pub(crate) async fn interrupted() -> Result<(), CliError> {
+/// Completes when somebody wants us, not the payload, to end, with the status that we then have.
+pub(crate) async fn interrupted() -> Outcome {
     let mut forwarded = Forwarded::catch()?;
-    while matches!(forwarded.next().await, libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2) {}
-    Ok(())
+    loop {
+        match forwarded.next().await {
+            libc::SIGWINCH | libc::SIGUSR1 | libc::SIGUSR2 => {}
+            signal => return Ok(Status::from_bus(128 + signal)),
+        }
+    }
 }
 
 impl Payload {

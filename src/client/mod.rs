@@ -29,8 +29,10 @@ pub use proxies::{ContainerProxy, DeviceSetProxy, ImageProxy, JobProxy, ManagerP
 pub use signals::{Rule, Signal, Signals};
 pub use value::{Properties, to_json, to_text};
 
+use std::collections::{BTreeMap, HashMap};
+
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, ObjectPath, OwnedObjectPath};
+use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant};
 
 /// The daemon's name on the bus.
 pub const SERVICE: &str = "org.holm1";
@@ -100,6 +102,18 @@ impl Client {
             .call_method(Some(SERVICE), path, Some("org.freedesktop.DBus.Properties"), "GetAll", &interface)
             .await?;
         Ok(Properties::from_map(reply.body().deserialize()?))
+    }
+
+    /// Every object with its properties on our interfaces, by path. One round trip.
+    pub async fn objects(&self) -> Result<BTreeMap<String, HashMap<String, Properties>>, ClientError> {
+        type Objects = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>>;
+        let manager = Some("org.freedesktop.DBus.ObjectManager");
+        let reply = self.bus.call_method(Some(SERVICE), ROOT, manager, "GetManagedObjects", &()).await?;
+        let objects: Objects = reply.body().deserialize()?;
+        let own = |interfaces: HashMap<String, _>| {
+            interfaces.into_iter().map(|(name, values)| (name, Properties::from_map(values))).collect()
+        };
+        Ok(objects.into_iter().map(|(path, interfaces)| (path.to_string(), own(interfaces))).collect())
     }
 
     /// Lets signals through; see [`Signals`]. Nothing is awaited from the bus.

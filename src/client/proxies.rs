@@ -82,6 +82,9 @@ pub trait Container {
     fn attach(&self) -> zbus::Result<HashMap<String, OwnedFd>>;
     /// Its figures.
     fn get_stats(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// Its os-release(5).
+    #[zbus(name = "GetOSRelease")]
+    fn get_os_release(&self) -> zbus::Result<HashMap<String, String>>;
     /// Sub-cgroup, process id and command line of each process.
     fn get_processes(&self) -> zbus::Result<Vec<(String, u32, String)>>;
     /// Its name.

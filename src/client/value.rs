@@ -25,6 +25,20 @@ impl Properties {
         self.get(name).map(to_text).unwrap_or_default()
     }
 
+    /// The items of a list, or the `name=value` pairs of a dictionary, in order of name; empty when there is none.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        match self.get(name) {
+            Some(Variant::Array(items)) => items.iter().map(to_text).collect(),
+            Some(Variant::Dict(dict)) => {
+                let pair = |(key, value): (&Variant<'_>, &Variant<'_>)| format!("{}={}", to_text(key), to_text(value));
+                let mut pairs: Vec<_> = dict.iter().map(pair).collect();
+                pairs.sort();
+                pairs
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// A number; 0 when there is none.
     pub fn number(&self, name: &str) -> u64 {
         match self.get(name) {
@@ -114,6 +128,18 @@ mod tests {
         assert_eq!(to_text(&Variant::from(vec!["sh", "-c"])), "sh -c");
         assert_eq!(to_text(&Variant::from(-1i32)), "-1");
         assert_eq!(to_text(&Variant::from(HashMap::from([("a", "b")]))), "a=b");
+    }
+
+    #[test]
+    fn lists_come_apart() {
+        let map = HashMap::from([("b", "2"), ("a", "1")]);
+        let values =
+            [("List", Variant::from(vec!["a b", "c"])), ("Map", Variant::from(map)), ("One", Variant::from("x"))];
+        let own = |(key, value): (&str, Variant<'_>)| (key.to_owned(), value.try_into_owned().unwrap());
+        let properties = Properties::from_map(values.into_iter().map(own).collect());
+        assert_eq!(properties.texts("List"), ["a b", "c"]);
+        assert_eq!(properties.texts("Map"), ["a=1", "b=2"]);
+        assert_eq!(properties.texts("One"), [""; 0]);
     }
 
     #[test]

@@ -133,7 +133,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
         }));
     }
     wait_for_end(&mut server).await?;
-    stop(&engine, &*systemd, &server).await
+    stop(&engine, &systemd, &server).await
 }
 
 async fn open_engine(
@@ -152,12 +152,12 @@ async fn open_engine(
         },
         devices,
         scopes: systemd,
-        machined,
-        init: InitImage::load(&config.runtime.init_path)?,
+        machines: machined,
+        launcher: Arc::new(InitImage::load(&config.runtime.init_path)?),
         store: Store::open(&config.storage.directory, Path::new(RUNTIME_DIRECTORY))?,
         stored,
     };
-    Ok(Engine::open(parts)?)
+    Ok(in_background(move || Engine::open(parts)).await?)
 }
 
 /// What this build and this host can do, as words of the property `Features`.
@@ -165,18 +165,20 @@ fn features(engine: &Engine) -> Vec<String> {
     [engine.driver().as_str(), "machined", "journal"].map(str::to_owned).to_vec()
 }
 
-/// Opening the pool may check and recover: systemd is asked for more time as long as it goes on.
+/// Opening the pool may check and recover.
 async fn open_devices(config: &Config) -> Result<Arc<dyn DeviceSet>, DaemonError> {
     let storage = config.storage.clone();
-    let open = tokio::task::spawn_blocking(move || options::open_storage(&storage));
-    match notify::with_more_time(open).await {
-        Ok(opened) => {
-            let opened = opened?;
-            if let Some(reason) = opened.fallback {
-                info!(op = "daemon", "Roots are kept as copies of trees: {reason}");
-            }
-            Ok(opened.set)
-        }
+    let opened = in_background(move || options::open_storage(&storage)).await?;
+    if let Some(reason) = opened.fallback {
+        info!(op = "daemon", "Roots are kept as copies of trees: {reason}");
+    }
+    Ok(opened.set)
+}
+
+/// Work of the start that waits for the disk; systemd is asked for more time as long as it goes on.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match notify::with_more_time(tokio::task::spawn_blocking(work)).await {
+        Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

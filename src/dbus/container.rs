@@ -60,7 +60,7 @@ impl Container {
         let executed = room.engine.exec(&self.name, request).await?;
         let id = executed.id;
         if owner.as_ref().is_some_and(|owner| !room.callers.adopt(owner, id)) {
-            room.engine.kill_process(id, Who::All, Signal::KILL)?;
+            room.engine.kill_process(id, Who::All, Signal::KILL).await?;
             return Err(Error::new(ErrorCode::Canceled, "the caller left the bus while its process was started"));
         }
         room.settled().await;
@@ -106,7 +106,7 @@ impl Container {
     async fn kill(&self, who: &str, signal: i32, #[zbus(header)] header: Header<'_>) -> Result<()> {
         let (who, signal) = requests::kill(who, signal)?;
         let room = self.manage(&header, "kill").await?;
-        Ok(room.engine.kill(&self.name, who, signal)?)
+        Ok(room.engine.kill(&self.name, who, signal).await?)
     }
 
     /// Freezes every process; returns when all are frozen.
@@ -199,14 +199,14 @@ impl Container {
     /// Figures of the container's control group by name, such as MemoryCurrent t.
     #[zbus(out_args("stats"))]
     async fn get_stats(&self) -> Result<HashMap<&'static str, Variant<'static>>> {
-        let figures = self.door.open()?.engine.stats(&self.name)?;
+        let figures = self.door.open()?.engine.stats(&self.name).await?;
         Ok(figures.into_iter().map(|(name, value)| (name, value.into())).collect())
     }
 
     /// Processes: control group below the container's, process id as the host sees it, command line.
     #[zbus(out_args("processes"))]
     async fn get_processes(&self) -> Result<Vec<(String, u32, String)>> {
-        Ok(self.door.open()?.engine.processes(&self.name)?)
+        Ok(self.door.open()?.engine.processes(&self.name).await?)
     }
 
     /// The container's os-release(5).
@@ -302,13 +302,14 @@ impl Container {
         self.view.get().stopped_usec
     }
 
-    /// Exit status of the last run, 128 plus the number for a signal; -1 when there is none or nobody knows.
+    /// Exit status of the last run, 128 plus the number for a signal; -1 when there is none, while it runs, or when nobody
+    /// knows.
     #[zbus(property)]
     fn exit_status(&self) -> i32 {
         self.view.get().exit.map_or(-1, Exit::status)
     }
 
-    /// none, success, exit-code, signal, core-dump, oom-kill, timeout or lost.
+    /// none (also while it runs), success, exit-code, signal, core-dump, oom-kill, timeout or lost.
     #[zbus(property)]
     fn result(&self) -> &str {
         self.view.get().result.as_str()

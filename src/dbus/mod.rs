@@ -17,6 +17,8 @@
 //! | `door.rs` | what interfaces hold: the way to the engine |
 //! | `table.rs` | the views that are on the bus |
 //! | `publisher.rs` | events → objects and signals |
+//! | `tree.rs` | which objects there are, and how they describe themselves |
+//! | `standard.rs` | introspection and the ObjectManager |
 //! | `paths.rs` | object paths |
 //! | `error.rs` | the errors of methods |
 
@@ -34,7 +36,9 @@ pub mod paths;
 mod process;
 mod publisher;
 mod requests;
+mod standard;
 mod table;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +48,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
-use zbus::{Connection, fdo};
+use zbus::Connection;
 
 pub use auth::Action;
 pub use manager::SystemState;
@@ -55,8 +59,11 @@ use callers::Callers;
 use device_set::DeviceSet;
 use door::{Door, Room};
 use manager::Manager;
+use paths::Path;
 use publisher::Publisher;
+use standard::ObjectManager;
 use table::{Latest, Table};
+use tree::Tree;
 
 /// What can go wrong with the bus as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -105,29 +112,35 @@ pub async fn serve(engine: Engine, connection: &Connection, features: Vec<String
     let pool = Latest::new(engine.pool());
     let manager = Manager { door: door.clone(), driver: engine.driver(), features, state: Arc::clone(&state) };
     let devices = DeviceSet::new(door.clone(), engine.driver(), Arc::clone(&pool));
-    serve_fixed(connection, manager, devices).await?;
+    let tree = serve_fixed(connection, manager, devices).await?;
     let mut publisher =
-        Publisher { truth: engine, connection: connection.clone(), table, pool, door, ended: VecDeque::new() };
+        Publisher { truth: engine, connection: connection.clone(), table, tree, pool, door, ended: VecDeque::new() };
     publisher.reconcile().await?;
     let publisher = tokio::spawn(publisher.run(events, waiters));
     Ok(Server { connection: connection.clone(), state, publisher, watcher, _room: room })
 }
 
 /// The objects that never go.
-async fn serve_fixed(connection: &Connection, manager: Manager, devices: DeviceSet) -> zbus::Result<()> {
-    let server = connection.object_server();
-    server.at(paths::ROOT, fdo::ObjectManager).await?;
-    server.at(paths::ROOT, manager).await?;
-    server.at(paths::DEVICE_SET, devices).await?;
-    Ok(())
+async fn serve_fixed(connection: &Connection, manager: Manager, devices: DeviceSet) -> zbus::Result<Arc<Tree>> {
+    let tree = Arc::new(Tree::default());
+    let [root, device_set] = [paths::ROOT, paths::DEVICE_SET].map(Path::from_static_str_unchecked);
+    standard::add(connection, &tree, &root, ObjectManager::new(Arc::clone(&tree))).await?;
+    standard::add(connection, &tree, &root, manager).await?;
+    standard::add(connection, &tree, &device_set, devices).await?;
+    Ok(tree)
 }
 
 /// What happens to a process whose client left the bus.
 fn end_process(engine: Engine) -> impl Fn(u32) {
-    move |id| match engine.kill_process(id, Who::All, Signal::KILL) {
-        Ok(()) => tracing::info!(op = "kill", "killed process {id}: its client left the bus"),
-        // It ended at the same moment, or its container did.
-        Err(error) => tracing::debug!("process {id} of a client that left is not killed, ignoring: {error}"),
+    move |id| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            match engine.kill_process(id, Who::All, Signal::KILL).await {
+                Ok(()) => tracing::info!(op = "kill", "killed process {id}: its client left the bus"),
+                // It ended at the same moment, or its container did.
+                Err(error) => tracing::debug!("process {id} of a client that left is not killed, ignoring: {error}"),
+            }
+        });
     }
 }
 

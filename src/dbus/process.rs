@@ -35,7 +35,7 @@ impl Process {
         let view = self.view.get();
         let wish = Wish::new(Action::Exec, "kill").container(view.container.as_str());
         let room = self.door.authorize(&header, wish).await?;
-        Ok(room.engine.kill_process(view.id, who, signal)?)
+        Ok(room.engine.kill_process(view.id, who, signal).await?)
     }
 
     /// It ended. Status as in ExitStatus; follows the change of State.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
-use zbus::{Connection, OwnedVariant, Variant, fdo};
+use zbus::{Connection, Variant, fdo};
 
 use super::container::Container;
 use super::device_set::DeviceSet;
@@ -20,7 +20,9 @@ use super::job::Job;
 use super::manager::Manager;
 use super::paths::{self, Path};
 use super::process::Process;
+use super::standard;
 use super::table::{Latest, Table};
+use super::tree::{self, Tree};
 use crate::engine::{ContainerView, Engine, Event, ImageView, JobId, JobResult, JobView, ProcessId, ProcessView};
 use crate::model::{ContainerName, ErrorCode, Exit, ImageName, PoolStatus};
 
@@ -59,6 +61,7 @@ pub(super) struct Publisher<T> {
     pub(super) truth: T,
     pub(super) connection: Connection,
     pub(super) table: Arc<Table>,
+    pub(super) tree: Arc<Tree>,
     pub(super) pool: Arc<Latest<PoolStatus>>,
     pub(super) door: Door,
     /// Processes that have ended, oldest first, and when their objects go.
@@ -345,11 +348,11 @@ impl<T: Truth> Publisher<T> {
     // ---- objects
 
     async fn add<I: Interface>(&self, path: &Path, object: I) -> zbus::Result<()> {
-        self.connection.object_server().at(path.as_ref(), object).await.map(|_refused| ())
+        standard::add(&self.connection, &self.tree, path, object).await
     }
 
     async fn remove<I: Interface>(&self, path: &Path) -> zbus::Result<()> {
-        self.connection.object_server().remove::<I, _>(path.as_ref()).await.map(|_destroyed| ())
+        standard::remove::<I>(&self.connection, &self.tree, path).await
     }
 
     /// Sets an object's view and sends one `PropertiesChanged` with the properties that are different now.
@@ -357,9 +360,9 @@ impl<T: Truth> Publisher<T> {
         if *latest.get() == view {
             return Ok(());
         }
-        let before = self.properties::<I>(&path).await?;
+        let before = tree::properties::<I>(&self.connection, &path).await?;
         latest.set(view);
-        let after = self.properties::<I>(&path).await?;
+        let after = tree::properties::<I>(&self.connection, &path).await?;
         let changed: HashMap<&str, Variant<'_>> = after
             .iter()
             .filter(|(name, value)| before.get(*name) != Some(value))
@@ -370,14 +373,6 @@ impl<T: Truth> Publisher<T> {
         }
         let name: InterfaceName<'_> = I::name();
         fdo::Properties::properties_changed(&self.at(path), name, changed, Cow::Borrowed(&[])).await
-    }
-
-    /// Every property, as GetAll would have it. Takes zbus' lock of the interface to read only, which methods do too.
-    async fn properties<I: Interface>(&self, path: &Path) -> zbus::Result<HashMap<String, OwnedVariant>> {
-        let server = self.connection.object_server();
-        let interface = server.interface::<_, I>(path.as_ref()).await?;
-        let object = interface.get().await;
-        Ok(object.get_all(server, &self.connection, None, interface.signal_emitter()).await?)
     }
 
     fn root(&self) -> SignalEmitter<'static> {

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::model::Signal;
-use crate::sys::kill::pidfd_signal;
+use crate::sys::pidfd;
 use crate::sys::proc;
 
 /// Where cgroup2 is mounted (systemd: CGROUP_DELEGATION.md).
@@ -40,21 +40,33 @@ impl Cgroup {
         &self.path
     }
 
-    /// Freezes the payload and everything that entered, and waits until all of it stands still.
+    /// Freezes the payload and everything that entered, and waits until all of it stands still. After an error nothing
+    /// is frozen.
     pub(super) fn freeze(&self) -> io::Result<()> {
-        for group in self.groups()? {
+        let frozen = self.each_group(|group| {
             fs::write(group.join("cgroup.freeze"), "1")?;
-            wait_frozen(&group)?;
+            wait_for(group, "frozen 1", FREEZE_LIMIT)
+        });
+        if frozen.is_err() {
+            // The error is the one that is told; what cannot be thawed now is when it is stopped.
+            let _ = self.thaw();
         }
-        Ok(())
+        frozen
     }
 
     /// Lets it go on.
     pub(super) fn thaw(&self) -> io::Result<()> {
-        for group in self.groups()? {
-            fs::write(group.join("cgroup.freeze"), "0")?;
-        }
-        Ok(())
+        self.each_group(|group| fs::write(group.join("cgroup.freeze"), "0"))
+    }
+
+    /// Whether the whole scope was frozen, as `systemctl freeze` does, and its monitor with it: not by us.
+    pub(super) fn is_frozen_from_outside(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Waits until no process is left, the monitor and those of exec included. `TimedOut` after `limit`.
+    pub(super) fn wait_until_empty(&self, limit: Duration) -> io::Result<()> {
+        gone_is_fine(wait_for(&self.path, "populated 0", limit))
     }
 
     /// Whether the payload is frozen.
@@ -64,10 +76,7 @@ impl Cgroup {
 
     /// Kills the payload and everything that entered; the monitor stays to see it end.
     pub(super) fn kill_all(&self) -> io::Result<()> {
-        for group in self.groups()? {
-            fs::write(group.join("cgroup.kill"), "1")?;
-        }
-        Ok(())
+        self.each_group(|group| fs::write(group.join("cgroup.kill"), "1"))
     }
 
     /// Signals every process of the sub-cgroup `name`; SIGKILL reaches even those that are just being forked.
@@ -87,30 +96,23 @@ impl Cgroup {
         if signal == Signal::KILL {
             return self.kill_all();
         }
-        for (_, pid, _) in self.processes()? {
+        let mut members = Vec::new();
+        self.each_group(|group| members_below(group, &mut members))?;
+        for (_, pid) in members {
             signal_member(pid, &self.path, signal);
         }
         Ok(())
     }
 
-    /// Every process that is not the monitor's: sub-cgroup, process id, command line.
+    /// Every process, the monitor among them: sub-cgroup, process id, command line. May wait for a process that holds
+    /// its memory map: /proc/PID/cmdline takes its lock.
     pub(super) fn processes(&self) -> io::Result<Vec<(String, u32, String)>> {
-        let mut processes = Vec::new();
-        for group in self.groups()? {
-            self.processes_below(&group, &mut processes)?;
+        let mut members = Vec::new();
+        for group in subdirectories(&self.path)? {
+            gone_is_fine(members_below(&group, &mut members))?;
         }
-        Ok(processes)
-    }
-
-    fn processes_below(&self, group: &Path, found: &mut Vec<(String, u32, String)>) -> io::Result<()> {
-        let name = group.strip_prefix(&self.path).unwrap_or(group).to_string_lossy().into_owned();
-        for pid in pids(group)? {
-            found.push((name.clone(), pid, command_line(pid)));
-        }
-        for child in subdirectories(group)? {
-            self.processes_below(&child, found)?;
-        }
-        Ok(())
+        let name = |group: &Path| group.strip_prefix(&self.path).unwrap_or(group).to_string_lossy().into_owned();
+        Ok(members.into_iter().map(|(group, pid)| (name(&group), pid, command_line(pid))).collect())
     }
 
     /// Figures by name; one whose file does not exist is left out.
@@ -134,6 +136,16 @@ impl Cgroup {
         figures
     }
 
+    /// Does something with every sub-cgroup but the monitor's: all of them, whatever happens at one. One that is gone
+    /// meanwhile is fine; the first other error is returned.
+    fn each_group(&self, mut work: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+        let mut result = Ok(());
+        for group in self.groups()? {
+            result = result.and(gone_is_fine(work(&group)));
+        }
+        result
+    }
+
     fn groups(&self) -> io::Result<Vec<PathBuf>> {
         let ours = |path: &PathBuf| {
             path.file_name()
@@ -144,6 +156,19 @@ impl Cgroup {
     }
 }
 
+/// A cgroup that was removed meanwhile: its files are not there (ENOENT), or open and dead (ENODEV).
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
+fn members_below(group: &Path, found: &mut Vec<(PathBuf, u32)>) -> io::Result<()> {
+    found.extend(pids(group)?.into_iter().map(|pid| (group.to_owned(), pid)));
+    subdirectories(group)?.iter().try_for_each(|child| members_below(child, found))
+}
+
 /// Signals a process if it is in `group`: the pidfd is opened first and the membership read after, so that a reused id
 /// is never hit (rule R17). One that has ended meanwhile needs no signal.
 fn signal_member(pid: u32, group: &Path, signal: Signal) {
@@ -151,7 +176,7 @@ fn signal_member(pid: u32, group: &Path, signal: Signal) {
     let Ok(pidfd) = pidfd_open(pid_number, PidfdFlags::empty()) else { return };
     let member = proc::control_group(pid).is_ok_and(|found| Cgroup::new(&found).path.starts_with(group));
     if member {
-        let _ = pidfd_signal(&pidfd, signal.number());
+        let _ = pidfd::send_signal(&pidfd, signal.number());
     }
 }
 
@@ -221,29 +246,80 @@ fn command_line(pid: u32) -> String {
 }
 
 fn is_frozen(group: &Path) -> io::Result<bool> {
-    Ok(says_frozen(&fs::read_to_string(group.join("cgroup.events"))?))
+    Ok(says(&fs::read_to_string(group.join("cgroup.events"))?, "frozen 1"))
 }
 
-fn says_frozen(events: &str) -> bool {
-    events.lines().any(|line| line == "frozen 1")
+fn says(events: &str, wanted: &str) -> bool {
+    events.lines().any(|line| line == wanted)
 }
 
-/// The kernel wakes pollers of cgroup.events when a value in it has changed since they read it.
-fn wait_frozen(group: &Path) -> io::Result<()> {
+/// Waits until cgroup.events has the line. The kernel wakes pollers when a value in it has changed since they read it.
+fn wait_for(group: &Path, line: &str, limit: Duration) -> io::Result<()> {
     let mut events = fs::File::open(group.join("cgroup.events"))?;
-    let end = Instant::now() + FREEZE_LIMIT;
+    let end = Instant::now() + limit;
     loop {
         let mut text = String::new();
         events.rewind()?;
         events.read_to_string(&mut text)?;
-        if says_frozen(&text) {
+        if says(&text, line) {
             return Ok(());
         }
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            return Err(io::ErrorKind::TimedOut.into());
         }
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         poll(&mut [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)], Some(&timeout))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(parts: &[&str]) -> (tempfile::TempDir, Cgroup) {
+        let directory = tempfile::tempdir().unwrap();
+        for part in parts {
+            fs::create_dir(directory.path().join(part)).unwrap();
+            fs::write(directory.path().join(part).join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
+        }
+        let cgroup = Cgroup { path: directory.path().to_owned() };
+        (directory, cgroup)
+    }
+
+    #[test]
+    fn everything_but_the_monitor_is_killed_even_if_a_part_cannot_be() {
+        let (directory, cgroup) = scope(&["exec-1", "payload", "supervisor"]);
+        // What fails comes before the payload in the list.
+        fs::create_dir(directory.path().join("exec-1/cgroup.kill")).unwrap();
+        assert!(cgroup.kill_all().is_err());
+        assert_eq!(fs::read_to_string(directory.path().join("payload/cgroup.kill")).unwrap(), "1");
+        assert!(!directory.path().join("supervisor/cgroup.kill").exists());
+    }
+
+    #[test]
+    fn a_part_that_is_gone_is_no_error() {
+        let (directory, cgroup) = scope(&["payload"]);
+        fs::remove_dir_all(directory.path()).unwrap();
+        cgroup.kill_all().unwrap();
+        cgroup.thaw().unwrap();
+        cgroup.wait_until_empty(Duration::ZERO).unwrap();
+        assert!(cgroup.processes().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_freeze_that_fails_leaves_nothing_frozen() {
+        let (directory, cgroup) = scope(&["exec-1", "payload"]);
+        fs::create_dir(directory.path().join("payload/cgroup.freeze")).unwrap();
+        assert!(cgroup.freeze().is_err());
+        assert_eq!(fs::read_to_string(directory.path().join("exec-1/cgroup.freeze")).unwrap(), "0");
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_limit() {
+        let (_directory, cgroup) = scope(&[]);
+        fs::write(cgroup.path.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let error = cgroup.wait_until_empty(Duration::from_millis(5)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

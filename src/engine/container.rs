@@ -3,20 +3,28 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::cgroup::Cgroup;
 use super::error::EngineError;
 use super::jobs::Job;
 use super::lifecycle::{Action, Event, Next, Refusal, State, step};
+use super::outcome::{belongs, in_words, last_run, never_started};
 use super::request::{RunIo, StopOptions, Who};
-use super::run::{Handles, Run, belongs};
+use super::run::{Handles, Run};
+use super::steps::Steps;
 use super::view::{ContainerView, Event as Change, JobResult};
 use super::{Inner, blocking};
-use crate::model::{ContainerName, Exit, ExitRecord, Lifetime, RunResult, Signal, now_usec};
-use crate::records::{ContainerRecord, Durability, LastRun};
+use crate::model::{ContainerName, Exit, ExitRecord, Lifetime, RunResult, now_usec};
+use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
+
+/// How long what is left of a run may take to be gone before the next one begins.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How long a freeze waits for processes that are entering.
+const ENTERING: Duration = Duration::from_secs(10);
 
 /// A container as the engine's table holds it: its view, its handles, and the way to its task.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub(super) struct Container {
 struct Shared {
     view: RwLock<ContainerView>,
     handles: RwLock<Option<Arc<Handles>>>,
+    /// Held for reading by whoever enters, for writing by a freeze: nobody enters a container that is being frozen.
+    door: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// What a container's task is asked.
@@ -80,19 +90,19 @@ pub(super) enum Request {
 
 impl Container {
     /// Sets a container's task to work on `record`, with the run that was found under way, if any.
-    pub(super) fn adopt(engine: &Arc<Inner>, record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
-        let state = match &run {
-            None => State::Resting,
-            Some(run) if run.handles.cgroup.is_frozen() => State::Frozen,
-            Some(run) if run.record.stopping => State::Stopping { forced: run.record.forced, next: Next::Rest },
-            Some(_) => State::Running,
-        };
+    pub(super) fn adopt(engine: &Arc<Inner>, mut record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
+        record.spec.size = record.spec.size.or_else(|| engine.root_size(&record.spec.id));
+        let state = run.as_ref().map_or(State::Resting, found);
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
+            door: Arc::default(),
         });
         let (requests, inbox) = mpsc::unbounded_channel();
-        let deadline = matches!(state, State::Stopping { .. }).then(|| Instant::now() + record.spec.stop.timeout());
+        let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
+            true => Instant::now(),
+            false => Instant::now() + record.spec.stop.timeout(),
+        });
         let task = Task {
             engine: Arc::clone(engine),
             shared: Arc::clone(&shared),
@@ -105,6 +115,7 @@ impl Container {
             next_io: None,
             stop: StopOptions::default(),
             start_error: None,
+            left: None,
         };
         tokio::spawn(task.work());
         Arc::new(Self { requests, shared })
@@ -121,9 +132,51 @@ impl Container {
         handles.ok_or_else(|| EngineError::NotRunning(self.view().name().clone()))
     }
 
-    /// Asks its task. The answer comes by the request's own means; a task that is gone fails the job by dropping it.
+    /// Keeps the container from being frozen, while somebody enters.
+    pub(super) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.shared.door).read_owned().await
+    }
+
+    /// Asks its task. The answer comes by the request's own means, also when the container is gone.
     pub(super) fn ask(&self, request: Request) {
-        let _ = self.requests.send(request);
+        if let Err(mpsc::error::SendError(request)) = self.requests.send(request) {
+            request.refuse(self.view().name());
+        }
+    }
+
+    /// Shows it under another name; the caller holds the table.
+    pub(super) fn show_as(&self, name: ContainerName) -> ContainerView {
+        let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.unit = scope_name(&name);
+        Arc::make_mut(&mut view.spec).name = name;
+        view.clone()
+    }
+}
+
+impl Request {
+    /// The answer of a container that is gone.
+    fn refuse(self, name: &ContainerName) {
+        let gone = EngineError::NoSuchContainer(name.to_string());
+        match self {
+            Self::Start { job, .. } | Self::Stop { job, .. } | Self::Restart { job, .. } | Self::Remove { job, .. } => {
+                job.finish(JobResult::from(&gone));
+            }
+            Self::Freeze { reply, .. } | Self::Rename { reply, .. } => {
+                // Who asked may have given up.
+                let _ = reply.send(Err(gone));
+            }
+        }
+    }
+}
+
+/// The state of a container that was found running. A removal or restart that was to follow is forgotten: the job that
+/// asked for it ended with the daemon that had it.
+fn found(run: &Run) -> State {
+    match run.record.stopping {
+        // Killed again if need be: whether it was is not known.
+        true => State::Stopping { forced: false, next: Next::Rest },
+        false if run.handles.cgroup.is_frozen() => State::Frozen,
+        false => State::Running,
     }
 }
 
@@ -148,6 +201,8 @@ struct Task {
     next_io: Option<RunIo>,
     stop: StopOptions,
     start_error: Option<JobResult>,
+    /// Where the last run was: its scope may not be gone yet.
+    left: Option<Cgroup>,
 }
 
 enum Input {
@@ -159,11 +214,10 @@ enum Input {
 
 impl Task {
     async fn work(mut self) {
-        // A container that died while nobody looked is brought to rest before anything else is heard.
         while self.state != State::Gone {
             match self.next_input().await {
                 Input::Asked(request) => self.asked(request).await,
-                Input::Ended => self.happened(Event::Ended).await,
+                Input::Ended => self.ended().await,
                 Input::Deadline => {
                     self.deadline = None;
                     self.happened(Event::Deadline).await;
@@ -173,7 +227,7 @@ impl Task {
         }
         self.inbox.close();
         while let Some(request) = self.inbox.recv().await {
-            self.refuse(request, &EngineError::NoSuchContainer(self.record.spec.name.to_string()));
+            request.refuse(&self.record.spec.name);
         }
     }
 
@@ -201,39 +255,59 @@ impl Task {
     async fn asked(&mut self, request: Request) {
         match request {
             Request::Start { io, job } => {
-                self.next_io = Some(io);
-                self.toward(Event::Start, Goal::Running, job).await;
+                self.toward(Event::Start, Goal::Running, job, |task| task.next_io = Some(io)).await;
             }
             Request::Stop { options, job } => {
-                self.stop = options;
-                self.toward(Event::Stop, Goal::Resting, job).await;
+                self.toward(Event::Stop, Goal::Resting, job, |task| task.stop = options).await;
             }
             Request::Restart { options, job } => {
-                self.stop = options;
-                self.toward(Event::Restart, Goal::Running, job).await;
+                self.toward(Event::Restart, Goal::Running, job, |task| task.stop = options).await;
             }
-            Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job).await,
+            Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job, |_| {}).await,
             Request::Freeze { freeze, reply } => {
                 let event = if freeze { Event::Freeze } else { Event::Thaw };
                 let result = self.apply(event).await;
                 let _ = reply.send(result);
             }
             Request::Rename { to, reply } => {
-                let result = self.rename(to);
+                let result = self.rename(to).await;
                 let _ = reply.send(result);
             }
         }
     }
 
-    /// Feeds an event whose job ends when `goal` is reached.
-    async fn toward(&mut self, event: Event, goal: Goal, job: Job) {
+    /// Feeds an event whose job ends when `goal` is reached. `accepted` is done only if the event is not refused: what a
+    /// refused request brought is dropped with it.
+    async fn toward(&mut self, event: Event, goal: Goal, job: Job, accepted: impl FnOnce(&mut Self)) {
         match step(self.state, event, self.record.spec.lifetime) {
             Err(refusal) => job.finish(JobResult::from(&self.refusal(refusal))),
             Ok(_) => {
+                accepted(self);
                 self.waiters.push((goal, job));
                 self.happened(event).await;
             }
         }
+    }
+
+    /// What is watched has ended. A payload may outlive its monitor, if that was killed.
+    async fn ended(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        run.exit = find_exit(&self.engine.store, &self.record, run).await;
+        if run.exit.is_none() {
+            match run.watch_leader() {
+                Ok(true) => {
+                    warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends will be lost.", self.record.spec.name);
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(container = %self.record.spec.name, op = "watch", "cannot watch the leader: {error}: it is killed");
+                }
+            }
+            // Without a monitor nobody else ends what the leader left behind.
+            self.kill_group().await;
+        }
+        self.happened(Event::Ended).await;
     }
 
     async fn happened(&mut self, event: Event) {
@@ -248,24 +322,24 @@ impl Task {
         while let Some(now) = event.take() {
             let (state, actions) =
                 step(self.state, now, self.record.spec.lifetime).map_err(|refusal| self.refusal(refusal))?;
-            let before = self.state;
-            self.state = state;
-            if matches!(state, State::Starting | State::Stopping { .. }) {
-                // Shown on the way. A rest is shown only once it is known how it came to that.
+            let before = std::mem::replace(&mut self.state, state);
+            // Shown on the way, unless a run has just ended: then it is shown only once it is known how.
+            if matches!(state, State::Starting | State::Stopping { .. }) && !actions.contains(&Action::RecordEnd) {
                 self.publish();
             }
             for action in actions {
                 match self.perform(*action).await {
                     Ok(follows) => event = follows.or(event),
-                    Err(error) => {
-                        if matches!(action, Action::Freeze | Action::Thaw) {
-                            self.state = before;
-                            self.publish();
-                        }
+                    Err(error) if matches!(now, Event::Freeze | Event::Thaw) => {
+                        self.state = before;
                         return Err(error);
                     }
+                    // A stop goes on: what cannot be thawed is killed at the deadline, frozen or not.
+                    Err(error) => warn!(container = %self.record.spec.name, op = "lifecycle", "{error}"),
                 }
             }
+        }
+        if self.state != State::Gone {
             self.publish();
         }
         self.settle();
@@ -275,7 +349,8 @@ impl Task {
     async fn perform(&mut self, action: Action) -> Result<Option<Event>, EngineError> {
         match action {
             Action::Launch => return Ok(Some(self.launch().await)),
-            Action::AskToEnd => self.ask_to_end(),
+            Action::AskToEnd => self.ask_to_end().await,
+            Action::Hurry => self.hurry(),
             Action::KillAll => self.kill_all().await,
             Action::Freeze => self.freeze(true).await?,
             Action::Thaw => self.freeze(false).await?,
@@ -291,40 +366,43 @@ impl Task {
         self.record.started_usec = now_usec();
         self.record.status_text.clear();
         self.start_error = None;
+        self.publish();
+        self.see_off_last_run().await;
         match super::start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
-                self.save(Durability::Eventual);
+                self.save(Durability::Eventual).await;
                 info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
                 Event::Launched
             }
             Err(error) => {
-                self.start_failed(&error);
+                self.start_failed(&error).await;
                 Event::LaunchFailed
             }
         }
     }
 
-    fn start_failed(&mut self, error: &EngineError) {
-        warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
-        self.start_error = Some(JobResult::from(error));
-        self.record.status_text = error.to_string();
-        self.record.last = Some(LastRun {
-            run: self.record.run,
-            exit: None,
-            result: RunResult::None,
-            failed: true,
-            stopped_usec: now_usec(),
-            oom_kills: 0,
-            figures: Default::default(),
-        });
-        if self.record.spec.lifetime == Lifetime::Kept {
-            self.save(Durability::Eventual);
+    /// The end is told before the monitor and the keepers of exec are gone, and a scope's name is free only after.
+    async fn see_off_last_run(&mut self) {
+        let Some(cgroup) = self.left.take() else { return };
+        if let Err(error) = blocking(move || cgroup.wait_until_empty(LEAVING)).await {
+            warn!(container = %self.record.spec.name, op = "start", "the last run's control group is not empty: {error}, ignoring");
         }
     }
 
-    fn ask_to_end(&mut self) {
+    async fn start_failed(&mut self, error: &EngineError) {
+        warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
+        self.start_error = Some(JobResult::from(error));
+        self.record.status_text = error.to_string();
+        self.record.last = Some(never_started(self.record.run));
+        if self.record.spec.lifetime == Lifetime::Kept {
+            self.save(Durability::Eventual).await;
+        }
+    }
+
+    async fn ask_to_end(&mut self) {
+        self.thaw_scope().await;
         let signal = self.stop.signal.unwrap_or(self.record.spec.stop.signal);
         let timeout = self.stop.timeout_usec.map_or(self.record.spec.stop.timeout(), Duration::from_micros);
         self.stop = StopOptions::default();
@@ -338,15 +416,36 @@ impl Task {
         self.save_run();
     }
 
+    /// A stop that joins one under way: no later than it asks for.
+    fn hurry(&mut self) {
+        let Some(timeout) = std::mem::take(&mut self.stop).timeout_usec else { return };
+        let wanted = Instant::now() + Duration::from_micros(timeout);
+        self.deadline = self.deadline.map(|deadline| deadline.min(wanted));
+    }
+
     async fn kill_all(&mut self) {
         self.deadline = None;
         let Some(run) = &mut self.run else { return };
         // A removal by force is no stop that timed out.
         run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
         run.record.stopping = true;
-        let handles = Arc::clone(&run.handles);
         self.save_run();
-        if let Err(error) = blocking(move || handles.signal(Who::All, Signal::KILL)).await {
+        self.thaw_scope().await;
+        self.kill_group().await;
+    }
+
+    /// A payload that is frozen with its scope hears no signal, and a monitor that is tells nobody of the end.
+    async fn thaw_scope(&self) {
+        let Some(run) = self.run.as_ref().filter(|run| run.handles.cgroup.is_frozen_from_outside()) else { return };
+        if let Err(error) = self.engine.scopes.thaw(&run.record.unit).await {
+            warn!(container = %self.record.spec.name, op = "stop", "the frozen scope cannot be thawed: {error}, ignoring");
+        }
+    }
+
+    async fn kill_group(&self) {
+        let Some(run) = &self.run else { return };
+        let handles = Arc::clone(&run.handles);
+        if let Err(error) = blocking(move || handles.kill()).await {
             warn!(container = %self.record.spec.name, op = "stop", "cannot kill the control group: {error}");
         }
     }
@@ -356,48 +455,50 @@ impl Task {
         let handles = Arc::clone(&run.handles);
         let path = handles.cgroup.path().to_owned();
         let op = if freeze { "freeze" } else { "thaw" };
+        let _closed = match freeze {
+            true => Some(self.close_door().await?),
+            false => None,
+        };
         blocking(move || if freeze { handles.cgroup.freeze() } else { handles.cgroup.thaw() })
             .await
             .map_err(|source| EngineError::State { op, path, source })
     }
 
-    /// Reads how the run ended, and forgets the run.
+    async fn close_door(&self) -> Result<OwnedRwLockWriteGuard<()>, EngineError> {
+        let closed = Arc::clone(&self.shared.door).write_owned();
+        tokio::time::timeout(ENTERING, closed).await.map_err(|_| EngineError::Timeout("a process that is entering"))
+    }
+
+    /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         self.deadline = None;
         let Some(mut run) = self.run.take() else { return };
+        let mut steps = Steps::begin();
         self.set_handles(None);
         run.reap_later();
+        self.left = Some(run.handles.cgroup.clone());
         if run.handles.terminal.is_some() {
             super::table::release_terminal(&self.record.spec);
         }
         self.engine.unregister_machine(&self.record.spec.name);
-        let record = self.exit_record(&run);
-        let last = last_run(&run, record.as_ref());
+        let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
         self.record.last = Some(last);
         if self.record.spec.lifetime == Lifetime::Kept {
-            self.save(Durability::Synced);
+            self.save(Durability::Synced).await;
         }
         if let Err(error) = self.engine.store.remove_run(&self.record.spec.id) {
             warn!(container = %self.record.spec.name, op = "end", "{error}, ignoring");
         }
         self.publish();
         self.announce_end(&last);
-    }
-
-    fn exit_record(&self, run: &Run) -> Option<ExitRecord> {
-        match self.engine.store.exit(&self.record.spec.id) {
-            Ok(record) => belongs(record, run.record.run),
-            Err(error) => {
-                warn!(container = %self.record.spec.name, op = "end", "{error}: the exit status is lost");
-                None
-            }
-        }
+        steps.lap("Record");
+        steps.finish("end", &self.record.spec.name);
     }
 
     fn announce_end(&self, last: &LastRun) {
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
-        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container {name} ended: {}.", ending(last));
+        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
         if last.oom_kills > 0 {
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
@@ -406,6 +507,7 @@ impl Task {
 
     /// The device first: a crash in between leaves a record without a device, which the next start takes as removed.
     async fn delete(&mut self) {
+        let mut steps = Steps::begin();
         match self.engine.delete_root(&self.record.spec.id).await {
             Ok(()) => {}
             Err(error) => {
@@ -416,23 +518,26 @@ impl Task {
                 return;
             }
         }
-        if let Err(error) = self.engine.store.remove_container(&self.record.spec.id) {
-            warn!(container = %self.record.spec.name, op = "remove", "{error}, ignoring");
+        steps.lap("Root");
+        let id = self.record.spec.id.clone();
+        if let Err(error) = self.with_store(move |store| store.remove_container(&id)).await {
+            warn!(container = %self.record.spec.name, op = "remove", "{error}: the next start of holmd removes it");
         }
+        steps.lap("Record");
         self.engine.forget(&self.record.spec.name);
+        steps.finish("remove", &self.record.spec.name);
     }
 
-    fn rename(&mut self, to: ContainerName) -> Result<(), EngineError> {
+    /// On disk first, then in the table and the view at once.
+    async fn rename(&mut self, to: ContainerName) -> Result<(), EngineError> {
         if self.state != State::Resting {
             return Err(self.refusal(Refusal::Active));
         }
-        let from = std::mem::replace(&mut self.record.spec.name, to);
-        if let Err(error) = self.engine.store.put_container(&self.record, Durability::Synced) {
-            self.record.spec.name = from;
-            return Err(error.into());
-        }
-        let view = view(&self.record, self.state, None);
-        *self.shared.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        let mut record = self.record.clone();
+        record.spec.name = to.clone();
+        self.with_store(move |store| store.put_container(&record, Durability::Synced)).await?;
+        let from = std::mem::replace(&mut self.record.spec.name, to.clone());
+        self.engine.rename(&from, to);
         Ok(())
     }
 
@@ -467,18 +572,6 @@ impl Task {
         }
     }
 
-    fn refuse(&self, request: Request, error: &EngineError) {
-        match request {
-            Request::Start { job, .. }
-            | Request::Stop { job, .. }
-            | Request::Restart { job, .. }
-            | Request::Remove { job, .. } => job.finish(JobResult::from(error)),
-            Request::Freeze { reply, .. } | Request::Rename { reply, .. } => {
-                let _ = reply.send(Err(EngineError::NoSuchContainer(self.record.spec.name.to_string())));
-            }
-        }
-    }
-
     fn refusal(&self, refusal: Refusal) -> EngineError {
         let name = self.record.spec.name.clone();
         match refusal {
@@ -496,7 +589,7 @@ impl Task {
     fn publish(&self) {
         let now = view(&self.record, self.state, self.run.as_ref());
         let mut shown = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-        if *shown != now && self.state != State::Gone {
+        if *shown != now {
             shown.clone_from(&now);
             drop(shown);
             self.engine.events.send(Change::ContainerChanged(now));
@@ -507,12 +600,23 @@ impl Task {
         *self.shared.handles.write().unwrap_or_else(PoisonError::into_inner) = handles;
     }
 
-    fn save(&self, durability: Durability) {
-        if let Err(error) = self.engine.store.put_container(&self.record, durability) {
+    async fn save(&self, durability: Durability) {
+        let record = self.record.clone();
+        if let Err(error) = self.with_store(move |store| store.put_container(&record, durability)).await {
             warn!(container = %self.record.spec.name, op = "save", "{error}");
         }
     }
 
+    /// What goes to the disk may take as long as the disk likes.
+    async fn with_store(
+        &self,
+        work: impl FnOnce(&Store) -> Result<(), RecordError> + Send + 'static,
+    ) -> Result<(), RecordError> {
+        let store = self.engine.store.clone();
+        blocking(move || work(&store)).await
+    }
+
+    /// Not to the disk: to a file in memory.
     fn save_run(&self) {
         let Some(run) = &self.run else { return };
         if let Err(error) = self.engine.store.put_run(&self.record.spec.id, &run.record) {
@@ -521,43 +625,24 @@ impl Task {
     }
 }
 
-/// How a run ended, in words.
-fn ending(last: &LastRun) -> String {
-    match last.exit {
-        None => last.result.as_str().to_owned(),
-        Some(Exit::Code(code)) => format!("{}, status {code}", last.result.as_str()),
-        Some(Exit::Signal { number, .. }) => format!("{}, signal {number}", last.result.as_str()),
-    }
-}
-
-/// How a run ended, as the records keep it. Without an exit record nobody knows.
-pub(super) fn last_run(run: &Run, record: Option<&ExitRecord>) -> LastRun {
-    let oom_kills = record.map_or(0, |record| record.oom_kills);
-    let result = record.map_or(RunResult::Lost, |record| RunResult::of(record.exit, oom_kills > 0, run.record.forced));
-    LastRun {
-        run: run.record.run,
-        exit: record.map(|record| record.exit),
-        result,
-        failed: failed(result, run.record.stopping),
-        stopped_usec: record.map_or_else(now_usec, |record| record.exited_usec),
-        oom_kills,
-        figures: record.map(|record| record.figures).unwrap_or_default(),
-    }
-}
-
-/// As with services: an end that nobody asked for and that is no success is a failure, and so is a stop that had to
-/// be forced.
-pub(super) fn failed(result: RunResult, stopping: bool) -> bool {
-    match result {
-        RunResult::None | RunResult::Success => false,
-        RunResult::Timeout | RunResult::Lost | RunResult::OomKill | RunResult::CoreDump => true,
-        RunResult::ExitCode | RunResult::Signal => !stopping,
-    }
+/// How a run ended: from the monitor's record, or from its own mouth.
+async fn find_exit(store: &Store, record: &ContainerRecord, run: &Run) -> Option<ExitRecord> {
+    let (store, id) = (store.clone(), record.spec.id.clone());
+    let written = match blocking(move || store.exit(&id)).await {
+        Ok(written) => belongs(written, run.record.run),
+        Err(error) => {
+            warn!(container = %record.spec.name, op = "end", "{error}, ignoring");
+            None
+        }
+    };
+    written.or_else(|| run.told())
 }
 
 /// A container's view, made of all that is known about it.
 fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerView {
     let last = record.last.as_ref();
+    // While a run goes on nothing is said of the end of the one before, but when that was.
+    let ended = last.filter(|_| run.is_none());
     ContainerView {
         spec: Arc::new(record.spec.clone()),
         status: state.status(record.run > 0, last.is_some_and(|last| last.failed)),
@@ -567,9 +652,9 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         created_usec: record.created_usec,
         started_usec: record.started_usec,
         stopped_usec: last.map_or(0, |last| last.stopped_usec),
-        exit: last.and_then(|last| last.exit),
-        result: if run.is_some() { RunResult::None } else { last.map_or(RunResult::None, |last| last.result) },
-        oom_kills: last.map_or(0, |last| last.oom_kills),
+        exit: ended.and_then(|last| last.exit),
+        result: ended.map_or(RunResult::None, |last| last.result),
+        oom_kills: ended.map_or(0, |last| last.oom_kills),
         status_text: record.status_text.clone(),
     }
 }

@@ -31,7 +31,7 @@ pub enum EngineError {
         users: String,
     },
     /// It does not run.
-    #[error("the container '{0}' is not running")]
+    #[error("the container '{0}' is not running: start it with 'holmctl start {0}'")]
     NotRunning(ContainerName),
     /// It runs.
     #[error("the container '{name}' is {status}: {advice}")]

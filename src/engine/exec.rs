@@ -16,6 +16,7 @@ use super::view::{ContainerView, Event, ProcessId, ProcessView};
 use super::{Engine, blocking, create};
 use crate::model::{ContainerName, Exit, Process, Signal, Status, now_usec};
 use crate::runtime::{ExecFds, ExecPlan, Launched};
+use crate::sys::pidfd;
 use crate::sys::readiness::Readiness;
 
 /// How long a process that ended is still shown.
@@ -46,7 +47,13 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     view: ProcessView,
-    handles: Arc<Handles>,
+    /// Until it has ended: then there is nobody to signal, and no descriptor to keep.
+    live: Option<Arc<Live>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    container: Arc<Handles>,
     pidfd: OwnedFd,
 }
 
@@ -55,6 +62,8 @@ impl Engine {
     /// [`kill_process`](Self::kill_process).
     pub async fn exec(&self, name: &ContainerName, request: ExecRequest) -> Result<Executed, EngineError> {
         let container = self.inner.find(name)?;
+        // Looked at only now: a freeze that was under way has ended, and none begins before the process is there.
+        let _open = container.enter().await;
         let view = container.view();
         let handles = container.handles()?;
         check_enterable(&view)?;
@@ -71,7 +80,7 @@ impl Engine {
         };
         let command = plan.process.command.clone();
         let inner = Arc::clone(&self.inner);
-        let mut launched = blocking(move || inner.init.spawn_exec()?.launch(&plan, fds)).await?;
+        let mut launched = blocking(move || inner.launcher.spawn_exec()?.launch(&plan, fds)).await?;
         let terminal = launched.terminal.take();
         let process = ProcessView {
             id,
@@ -84,8 +93,17 @@ impl Engine {
             exit: None,
         };
         info!(container = %name, op = "exec", pid = launched.leader, "Process {} entered container {name}.", launched.leader);
-        self.inner.processes.watch(process, handles, launched)?;
-        Ok(Executed { id, terminal })
+        match self.inner.processes.watch(process, Arc::clone(&handles), launched) {
+            Ok(()) => Ok(Executed { id, terminal }),
+            Err(error) => {
+                // It runs and nobody would see its end.
+                let killed = blocking(move || handles.cgroup.signal_entered(&cgroup_name(id), Signal::KILL)).await;
+                if let Err(source) = killed {
+                    warn!(container = %name, op = "exec", "cannot kill process {id}: {source}");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A process started by [`exec`](Self::exec); one that ended is shown for a minute.
@@ -93,19 +111,17 @@ impl Engine {
         self.inner.processes.table().processes.get(&id).map(|entry| entry.view.clone()).ok_or_else(|| no_such(id))
     }
 
-    /// Sends a signal to a process started by [`exec`](Self::exec). [`Who::All`] reaches everything it started too,
-    /// and takes only SIGKILL.
-    pub fn kill_process(&self, id: ProcessId, who: Who, signal: Signal) -> Result<(), EngineError> {
-        let table = self.inner.processes.table();
-        let entry = table.processes.get(&id).ok_or_else(|| no_such(id))?;
-        if entry.view.ended {
-            return Err(EngineError::NoSuchProcess(format!("process {id} has ended")));
-        }
-        let sent = match who {
-            Who::Leader => crate::sys::kill::pidfd_signal(&entry.pidfd, signal.number()),
-            Who::All => entry.handles.cgroup.signal_entered(&cgroup_name(id), signal),
-        };
-        sent.map_err(|source| EngineError::State { op: "signal", path: format!("process {id}").into(), source })
+    /// Sends a signal to a process started by [`exec`](Self::exec). [`Who::All`] reaches everything it started too.
+    pub async fn kill_process(&self, id: ProcessId, who: Who, signal: Signal) -> Result<(), EngineError> {
+        let live = self.inner.processes.live(id)?;
+        let sent = blocking(move || match who {
+            Who::Leader => pidfd::send_signal(&live.pidfd, signal.number()),
+            Who::All => live.container.cgroup.signal_entered(&cgroup_name(id), signal),
+        });
+        sent.await.map_err(|source| match source.raw_os_error() {
+            Some(libc::ESRCH | libc::ENOENT | libc::ENODEV) => has_ended(id),
+            _ => EngineError::State { op: "signal", path: format!("process {id}").into(), source },
+        })
     }
 }
 
@@ -120,13 +136,20 @@ impl Processes {
         table.last
     }
 
+    fn live(&self, id: ProcessId) -> Result<Arc<Live>, EngineError> {
+        let table = self.table();
+        let entry = table.processes.get(&id).ok_or_else(|| no_such(id))?;
+        entry.live.clone().ok_or_else(|| has_ended(id))
+    }
+
     /// Shows a process, waits for its end, shows that, and forgets it later.
     fn watch(&self, view: ProcessView, handles: Arc<Handles>, launched: Launched) -> Result<(), EngineError> {
         let state = |source| EngineError::State { op: "watch", path: format!("process {}", view.pid).into(), source };
         let keeper = launched.keeper;
         let watched = keeper.socket().try_clone_to_owned().and_then(Readiness::new).map_err(state)?;
         let id = view.id;
-        self.table().processes.insert(id, Entry { view: view.clone(), handles, pidfd: launched.leader_pidfd });
+        let live = Arc::new(Live { container: handles, pidfd: launched.leader_pidfd });
+        self.table().processes.insert(id, Entry { view: view.clone(), live: Some(live) });
         self.events.send(Event::ProcessNew(view));
         let this = self.clone();
         tokio::spawn(async move {
@@ -137,6 +160,7 @@ impl Processes {
             if exit.is_none() {
                 warn!(op = "exec", process = id, "the keeper of process {id} was killed: how that ended is lost");
             }
+            drop(watched);
             this.ended(id, exit);
             tokio::spawn(reap(keeper));
             tokio::time::sleep(KEPT).await;
@@ -151,6 +175,7 @@ impl Processes {
             let Some(entry) = table.processes.get_mut(&id) else { return };
             entry.view.exit = exit;
             entry.view.ended = true;
+            entry.live = None;
             entry.view.clone()
         };
         self.events.send(Event::ProcessExited(view));
@@ -199,6 +224,10 @@ fn plan(view: &ContainerView, request: &ExecRequest, id: ProcessId) -> Result<Ex
         cgroup_name: cgroup_name(id),
         terminal_size: request.io.terminal_size,
     })
+}
+
+fn has_ended(id: ProcessId) -> EngineError {
+    EngineError::NoSuchProcess(format!("process {id} has ended"))
 }
 
 fn no_such(id: ProcessId) -> EngineError {

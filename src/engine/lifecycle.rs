@@ -84,6 +84,8 @@ pub(super) enum Action {
     Launch,
     /// Ask the leader to end, and set the deadline.
     AskToEnd,
+    /// Bring the deadline forward if this stop has less patience than the one under way.
+    Hurry,
     /// Kill everything (cgroup.kill).
     KillAll,
     /// Freeze the payload's cgroup.
@@ -128,13 +130,15 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         (Frozen, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd, Action::Thaw])),
         (Starting, Event::Stop | Event::Restart) => Err(Refusal::Active),
         // A stop joins one that is under way, and takes back a restart that was to follow.
-        (Stopping { forced, next: Next::Start }, Event::Stop) => Ok((Stopping { forced, next: Next::Rest }, &[])),
-        (Stopping { .. }, Event::Stop) => Ok((state, &[])),
+        (Stopping { forced, next: Next::Start }, Event::Stop) => {
+            Ok((Stopping { forced, next: Next::Rest }, &[Action::Hurry]))
+        }
+        (Stopping { .. }, Event::Stop) => Ok((state, &[Action::Hurry])),
 
         (Running, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd])),
         (Frozen, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd, Action::Thaw])),
         (Stopping { forced, next: Next::Rest | Next::Start }, Event::Restart) => {
-            Ok((Stopping { forced, next: Next::Start }, &[]))
+            Ok((Stopping { forced, next: Next::Start }, &[Action::Hurry]))
         }
         (Stopping { next: Next::Remove, .. }, Event::Restart) => Err(Refusal::Gone),
 

@@ -6,7 +6,9 @@
 //! | `container.rs` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
 //! | `start.rs` | the start path, in order |
+//! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
+//! | `outcome.rs` | how a run ended, pure |
 //! | `cgroup.rs` | freeze, kill, figures |
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
@@ -25,11 +27,15 @@ mod exec;
 mod images;
 mod jobs;
 mod lifecycle;
+mod outcome;
 mod reconcile;
 mod request;
 mod run;
 mod start;
+mod steps;
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use error::EngineError;
@@ -44,15 +50,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot};
-use tracing::info;
+use tracing::{info, warn};
 
 use self::container::Request;
 use self::create::Defaults;
+use self::steps::Steps;
 use self::table::{Inner, blocking, container_device};
 use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
 use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
+
+/// How much longer than the longest stop timeout the end of all containers may take: a start may be under way, and a kill
+/// takes its time.
+const STOP_ALL_MARGIN: Duration = Duration::from_secs(30);
 
 /// The engine. Cheap to clone; every clone is the same engine.
 ///
@@ -120,8 +131,9 @@ impl Engine {
             last: None,
             status_text: String::new(),
         };
-        let record = inner.make_root(record, image.device.clone(), options).await?;
+        let (record, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
         info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container {} created.", reserved.name());
+        steps.finish("create", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
 
@@ -158,9 +170,9 @@ impl Engine {
     }
 
     /// Sends a signal.
-    pub fn kill(&self, name: &ContainerName, who: Who, signal: Signal) -> Result<(), EngineError> {
-        let container = self.inner.find(name)?;
-        container.handles()?.signal(who, signal).map_err(|error| match error.raw_os_error() {
+    pub async fn kill(&self, name: &ContainerName, who: Who, signal: Signal) -> Result<(), EngineError> {
+        let handles = self.inner.find(name)?.handles()?;
+        blocking(move || handles.signal(who, signal)).await.map_err(|error| match error.raw_os_error() {
             Some(libc::ESRCH) => EngineError::NotRunning(name.clone()),
             _ => EngineError::State { op: "signal", path: name.as_str().into(), source: error },
         })
@@ -202,7 +214,7 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         container.ask(Request::Rename { to, reply });
         answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))??;
-        reserved.take_over(name);
+        reserved.given_away();
         Ok(())
     }
 
@@ -215,16 +227,18 @@ impl Engine {
 
     /// Figures of the container's cgroup, by name: `(key, value)` with keys such as `MemoryCurrent`; sizes in bytes,
     /// times in µs. A figure the kernel does not have is left out.
-    pub fn stats(&self, name: &ContainerName) -> Result<Vec<(&'static str, u64)>, EngineError> {
-        Ok(self.inner.find(name)?.handles()?.cgroup.figures())
+    pub async fn stats(&self, name: &ContainerName) -> Result<Vec<(&'static str, u64)>, EngineError> {
+        let handles = self.inner.find(name)?.handles()?;
+        Ok(blocking(move || handles.cgroup.figures()).await)
     }
 
     /// Processes of the container: sub-cgroup, process id as the host sees it, command line.
-    pub fn processes(&self, name: &ContainerName) -> Result<Vec<(String, u32, String)>, EngineError> {
+    pub async fn processes(&self, name: &ContainerName) -> Result<Vec<(String, u32, String)>, EngineError> {
         let handles = self.inner.find(name)?.handles()?;
-        handles.cgroup.processes().map_err(|source| EngineError::State {
+        let path = handles.cgroup.path().to_owned();
+        blocking(move || handles.cgroup.processes()).await.map_err(|source| EngineError::State {
             op: "list",
-            path: handles.cgroup.path().to_owned(),
+            path,
             source,
         })
     }
@@ -300,18 +314,26 @@ impl Engine {
         self.inner.closing.store(true, Ordering::Release);
     }
 
-    /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the longest.
+    /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the
+    /// longest, and not much longer: what cannot even be killed then (a process that hangs in the kernel) is left.
     pub async fn stop_all(&self) {
         let mut events = self.subscribe();
-        for view in self.containers() {
-            if view.status.is_active() {
-                // One that has just been removed needs no stop.
-                let _ = self.stop(view.name(), StopOptions::default());
-            }
+        let active: Vec<_> = self.containers().into_iter().filter(|view| view.status.is_active()).collect();
+        for view in &active {
+            // One that has just been removed needs no stop.
+            let _ = self.stop(view.name(), StopOptions::default());
         }
-        while self.containers().iter().any(|view| view.status.is_active()) {
-            // Every end is an event; the interval only covers a listener that fell behind.
-            let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+        let longest = active.iter().map(|view| view.spec.stop.timeout()).max().unwrap_or_default();
+        let all_rest = async {
+            while self.containers().iter().any(|view| view.status.is_active()) {
+                // Every end is an event; the interval only covers a listener that fell behind.
+                let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+            }
+        };
+        if tokio::time::timeout(longest.saturating_add(STOP_ALL_MARGIN), all_rest).await.is_err() {
+            let left = self.containers().into_iter().filter(|view| view.status.is_active());
+            let names: Vec<_> = left.map(|view| view.spec.name.to_string()).collect();
+            warn!(op = "daemon", "Cannot be stopped, and are left: {}.", names.join(", "));
         }
     }
 

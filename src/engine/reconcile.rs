@@ -4,64 +4,67 @@
 //! |---|---|---|---|---|
 //! | none | none | | | it rests; a run that was begun and never recorded an end is lost (the machine went down) |
 //! | none | there | | | it ended; the end is taken over |
-//! | there | there | | | it ended while nobody looked; the end is taken over |
+//! | there | there | | | it ended while nobody looked; the end is taken over, even if the monitor is still about to end |
 //! | there | none | lives | | it runs: watch the monitor |
 //! | there | none | gone | lives | it runs without a monitor: watch the leader; its exit status will be lost |
 //! | there | none | gone | gone | lost |
+//!
+//! An exit record that cannot be read counts as none. A container whose run record cannot be read may be running, and one
+//! that runs but cannot be watched does: neither is shown, and its name stays taken.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::container::{Container, failed};
-use super::run::{Run, belongs, open_process};
+use super::container::Container;
+use super::error::EngineError;
+use super::outcome::{belongs, in_words, last_run};
+use super::run::{Run, open_process};
 use super::{Inner, container_device};
-use crate::model::{DeviceState, ExitRecord, Lifetime, RunResult, now_usec};
-use crate::records::{ContainerRecord, Durability, LastRun, RecordError, RunRecord};
+use crate::model::{DeviceState, ExitRecord, Lifetime};
+use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
 /// Reads every record and brings the containers back as they are.
 pub(super) fn containers(engine: &Arc<Inner>) -> Result<(), RecordError> {
     for record in engine.store.containers()? {
-        match record.and_then(|record| container(engine, record)) {
-            Ok(()) => {}
+        match record {
+            Ok(record) => {
+                let name = record.spec.name.clone();
+                if let Err(error) = container(engine, record) {
+                    warn!(container = %name, op = "reconcile", "{error}, ignoring this container");
+                    engine.block(&name);
+                }
+            }
             Err(error) => warn!(op = "reconcile", "{error}, ignoring this container"),
         }
     }
     Ok(())
 }
 
-fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), RecordError> {
+fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), EngineError> {
     let name = record.spec.name.clone();
     if !has_root(engine, &record) {
         // Creating or removing it was cut short: the record is written before the root and removed after it.
         info!(container = %name, op = "reconcile", "has no root: removing what is left of it");
-        return engine.store.remove_container(&record.spec.id);
+        return Ok(engine.store.remove_container(&record.spec.id)?);
     }
     let run = engine.store.run(&record.spec.id)?;
-    let exit = engine.store.exit(&record.spec.id)?;
-    let running = match run {
-        Some(run) => match find_run(&run) {
-            Found::Nothing => {
-                take_end(engine, &mut record, Some(&run), belongs(exit, run.run))?;
-                None
-            }
-            Found::Watching { .. } if exit.as_ref().is_some_and(|exit| exit.run == run.run) => {
-                // The monitor has written its record and is about to end.
-                take_end(engine, &mut record, Some(&run), exit)?;
-                None
-            }
-            Found::Watching { run, watched, leader } => {
-                engine.register_machine(&record.spec, run.leader);
-                adopt(run, watched, leader, engine.stored_terminal(&record.spec))
-            }
-        },
+    if let Some(run) = &run {
+        // The container's own record is written after the run's, when the payload runs.
+        record.run = record.run.max(run.run);
+        record.started_usec = record.started_usec.max(run.started_usec);
+    }
+    let exit = belongs(read_exit(engine, &record), record.run);
+    let found = run.as_ref().filter(|_| exit.is_none()).and_then(find_run);
+    let running = match found {
+        Some(found) => Some(adopt(engine, &record, found)?),
         None => {
             if record.last.is_none_or(|last| last.run < record.run) && record.run > 0 {
-                let exit = belongs(exit, record.run);
-                take_end(engine, &mut record, None, exit)?;
+                take_end(engine, &mut record, run.as_ref(), exit.as_ref())?;
             }
+            engine.store.remove_run(&record.spec.id)?;
             None
         }
     };
@@ -71,6 +74,13 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Rec
     }
     engine.insert(&name, Container::adopt(engine, record, running));
     Ok(())
+}
+
+fn read_exit(engine: &Inner, record: &ContainerRecord) -> Option<ExitRecord> {
+    engine.store.exit(&record.spec.id).unwrap_or_else(|error| {
+        warn!(container = %record.spec.name, op = "reconcile", "{error}, ignoring");
+        None
+    })
 }
 
 /// Whether the DeviceSet has the container's root, or had it and lost it (which must be shown, not tidied away).
@@ -83,12 +93,14 @@ fn has_root(engine: &Inner, record: &ContainerRecord) -> bool {
     }
 }
 
-enum Found {
-    Nothing,
-    Watching { run: RunRecord, watched: OwnedFd, leader: Option<OwnedFd> },
+/// A run whose monitor, or at least leader, lives.
+struct Found {
+    run: RunRecord,
+    monitor: Option<OwnedFd>,
+    leader: Option<OwnedFd>,
 }
 
-fn find_run(run: &RunRecord) -> Found {
+fn find_run(run: &RunRecord) -> Option<Found> {
     let mut run = run.clone();
     let monitor = open_process(run.monitor, run.monitor_start);
     if run.leader == 0 && monitor.is_some() {
@@ -98,14 +110,7 @@ fn find_run(run: &RunRecord) -> Found {
         }
     }
     let leader = (run.leader != 0).then(|| open_process(run.leader, run.leader_start)).flatten();
-    match (monitor, leader) {
-        (Some(monitor), leader) => Found::Watching { run, watched: monitor, leader },
-        (None, Some(leader)) => match leader.try_clone() {
-            Ok(watched) => Found::Watching { run, watched, leader: Some(leader) },
-            Err(_) => Found::Nothing,
-        },
-        (None, None) => Found::Nothing,
-    }
+    (monitor.is_some() || leader.is_some()).then_some(Found { run, monitor, leader })
 }
 
 /// The monitor's only child.
@@ -116,14 +121,27 @@ fn leader_of(monitor: u32) -> Option<(u32, u64)> {
     Some((leader, stat.start))
 }
 
-fn adopt(run: RunRecord, watched: OwnedFd, leader: Option<OwnedFd>, terminal: Option<OwnedFd>) -> Option<Run> {
-    match Run::adopted(run, watched, leader, terminal) {
-        Ok(run) => Some(run),
-        Err(error) => {
-            warn!(op = "reconcile", "cannot watch a container's monitor: {error}");
-            None
-        }
+/// Takes a run over that goes on.
+fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<Run, EngineError> {
+    let Found { run, monitor, leader } = found;
+    let failed = |source| EngineError::State { op: "watch", path: run.unit.clone().into(), source };
+    let watched = match (monitor, &leader) {
+        (Some(monitor), _) => monitor,
+        (None, Some(leader)) => leader.try_clone().map_err(failed)?,
+        (None, None) => return Err(failed(std::io::ErrorKind::NotFound.into())),
+    };
+    let number = run.leader;
+    let terminal = engine.stored_terminal(&record.spec);
+    let unit = run.unit.clone();
+    let adopted = Run::adopted(run, watched, leader, terminal).map_err(|source| EngineError::State {
+        op: "watch",
+        path: unit.into(),
+        source,
+    })?;
+    if number != 0 {
+        engine.register_machine(&record.spec, number);
     }
+    Ok(adopted)
 }
 
 /// Takes over an end that nobody was there to see.
@@ -131,21 +149,10 @@ fn take_end(
     engine: &Inner,
     record: &mut ContainerRecord,
     run: Option<&RunRecord>,
-    exit: Option<ExitRecord>,
+    exit: Option<&ExitRecord>,
 ) -> Result<(), RecordError> {
-    let forced = run.is_some_and(|run| run.forced);
-    let oom_kills = exit.as_ref().map_or(0, |exit| exit.oom_kills);
-    let result = exit.as_ref().map_or(RunResult::Lost, |exit| RunResult::of(exit.exit, oom_kills > 0, forced));
-    record.last = Some(LastRun {
-        run: record.run,
-        exit: exit.as_ref().map(|exit| exit.exit),
-        result,
-        failed: failed(result, run.is_some_and(|run| run.stopping)),
-        stopped_usec: exit.as_ref().map_or_else(now_usec, |exit| exit.exited_usec),
-        oom_kills,
-        figures: exit.map(|exit| exit.figures).unwrap_or_default(),
-    });
-    info!(container = %record.spec.name, op = "reconcile", result = result.as_str(), "ended while no daemon ran");
-    engine.store.put_container(record, Durability::Synced)?;
-    engine.store.remove_run(&record.spec.id)
+    let last = last_run(record.run, run, exit);
+    record.last = Some(last);
+    info!(container = %record.spec.name, op = "reconcile", "ended while no daemon ran: {}", in_words(&last));
+    engine.store.put_container(record, Durability::Synced)
 }

@@ -4,14 +4,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
 use super::cgroup::Cgroup;
 use super::request::Who;
-use crate::model::{ExitRecord, Signal};
+use crate::model::{ExitRecord, Signal, now_usec};
 use crate::records::RunRecord;
 use crate::runtime::{Keeper, Launched};
-use crate::sys::kill::pidfd_signal;
+use crate::sys::pidfd;
 use crate::sys::proc;
 use crate::sys::readiness::Readiness;
 
@@ -22,6 +20,8 @@ pub(super) struct Run {
     pub(super) record: RunRecord,
     /// Its processes and terminal; shared with whoever sends signals or attaches.
     pub(super) handles: Arc<Handles>,
+    /// How it ended, once that is known.
+    pub(super) exit: Option<ExitRecord>,
     watched: Readiness,
     /// The monitor, when it is this daemon's child.
     keeper: Option<Keeper>,
@@ -55,15 +55,33 @@ impl Run {
     ) -> std::io::Result<Self> {
         let cgroup = Cgroup::new(Path::new(&record.control_group));
         let handles = Arc::new(Handles { leader, cgroup, terminal });
-        Ok(Self { record, handles, watched: Readiness::new(watched)?, keeper: None })
+        Ok(Self { record, handles, exit: None, watched: Readiness::new(watched)?, keeper: None })
     }
 
-    /// Waits for the end of the run: then its exit record is there, or never will be.
+    /// Waits for the end of what is watched, the monitor as a rule: then the run's exit record is there, or never will be.
     pub(super) async fn ended(&self) {
         // An error can only mean that the reactor is shutting down with the daemon.
         if self.watched.readable().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// What the monitor says of the end on its socket, for when its record could not be written: it has no figures. Can be
+    /// asked once.
+    pub(super) fn told(&self) -> Option<ExitRecord> {
+        let (exit, oom_kills) = self.keeper.as_ref()?.ended()?;
+        let (version, run) = (ExitRecord::VERSION, self.record.run);
+        Some(ExitRecord { version, run, exit, exited_usec: now_usec(), oom_kills, figures: Default::default() })
+    }
+
+    /// With the monitor gone: whether the payload runs on, and if so, watches its leader from now on.
+    pub(super) fn watch_leader(&mut self) -> std::io::Result<bool> {
+        let Some(leader) = &self.handles.leader else { return Ok(false) };
+        if pidfd::has_ended(leader)? {
+            return Ok(false);
+        }
+        self.watched = Readiness::new(leader.try_clone()?)?;
+        Ok(true)
     }
 
     /// Reaps the monitor, when it has ended, if it is our child. One that an earlier daemon started is not; systemd
@@ -80,11 +98,20 @@ impl Handles {
     pub(super) fn signal(&self, who: Who, signal: Signal) -> std::io::Result<()> {
         match who {
             Who::Leader => match &self.leader {
-                Some(leader) => pidfd_signal(leader, signal.number()),
+                Some(leader) => pidfd::send_signal(leader, signal.number()),
                 None => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
             },
             Who::All => self.cgroup.signal_all(signal),
         }
+    }
+
+    /// Kills everything but the monitor. The leader is killed by its pidfd too: with it goes the pid namespace, even if
+    /// the control group cannot be used.
+    pub(super) fn kill(&self) -> std::io::Result<()> {
+        let killed = self.cgroup.kill_all();
+        // Nearly always it was just killed.
+        let _ = self.signal(Who::Leader, Signal::KILL);
+        killed
     }
 }
 
@@ -103,7 +130,7 @@ pub(super) async fn reap(keeper: Keeper) {
 
 /// A pidfd of the process with this id that started at `start`; `None` when that process is gone.
 pub(super) fn open_process(pid: u32, start: u64) -> Option<OwnedFd> {
-    let pidfd = open(pid)?;
+    let pidfd = pidfd::open(pid).ok()?;
     // Checked after opening: the pidfd cannot be of a later process with the same id and this start time.
     proc::stat(pid).is_ok_and(|stat| stat.start == start && stat.state != 'Z').then_some(pidfd)
 }
@@ -111,13 +138,4 @@ pub(super) fn open_process(pid: u32, start: u64) -> Option<OwnedFd> {
 /// When the process started; 0 when it is gone.
 pub(super) fn start_time(pid: u32) -> u64 {
     proc::stat(pid).map_or(0, |stat| stat.start)
-}
-
-/// Whether an exit record belongs to this run.
-pub(super) fn belongs(record: Option<ExitRecord>, run: u64) -> Option<ExitRecord> {
-    record.filter(|record| record.run == run)
-}
-
-fn open(pid: u32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()
 }

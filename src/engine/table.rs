@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::container::Container;
@@ -17,17 +18,20 @@ use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
+use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
 use super::{Engine, reconcile};
-use crate::model::{ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
+use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
 use crate::records::{ContainerRecord, Durability, Store};
-use crate::runtime::InitImage;
+use crate::runtime::Launcher;
 use crate::storage::{AddOptions, DeviceSet};
 use crate::sys::proc;
-use crate::systemd::{Machine, Machined, Scopes, notify};
+use crate::systemd::{Machine, Machines, Scopes, notify};
 
 /// How often the pool's numbers are looked at.
 const POOL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long changes of the pool are gathered before it is looked at.
+const POOL_SETTLES: Duration = Duration::from_millis(300);
 /// More than any os-release has.
 const OS_RELEASE_LIMIT: u64 = 64 * 1024;
 
@@ -52,9 +56,9 @@ pub struct Parts {
     /// systemd's scopes.
     pub scopes: Arc<dyn Scopes>,
     /// machined, which may be absent or away.
-    pub machined: Arc<Machined>,
-    /// The monitor's program.
-    pub init: InitImage,
+    pub machines: Arc<dyn Machines>,
+    /// What starts monitors.
+    pub launcher: Arc<dyn Launcher>,
     /// The records.
     pub store: Store,
     /// What an earlier daemon left with the service manager: masters of terminals.
@@ -66,8 +70,8 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) devices: Arc<dyn DeviceSet>,
     pub(super) scopes: Arc<dyn Scopes>,
-    pub(super) machined: Arc<Machined>,
-    pub(super) init: InitImage,
+    pub(super) machines: Arc<dyn Machines>,
+    pub(super) launcher: Arc<dyn Launcher>,
     pub(super) store: Store,
     pub(super) events: Events,
     pub(super) jobs: Jobs,
@@ -83,7 +87,8 @@ pub(super) struct Inner {
 }
 
 impl Engine {
-    /// Brings everything back as it is, and starts looking after it. Must be called inside a tokio runtime.
+    /// Brings everything back as it is, and starts looking after it. Must be called inside a tokio runtime, where waiting
+    /// for the disk is allowed.
     pub fn open(parts: Parts) -> Result<Self, EngineError> {
         let events = Events::new();
         let pool = parts.devices.status()?;
@@ -91,8 +96,8 @@ impl Engine {
             settings: parts.settings,
             devices: parts.devices,
             scopes: parts.scopes,
-            machined: parts.machined,
-            init: parts.init,
+            machines: parts.machines,
+            launcher: parts.launcher,
             store: parts.store,
             jobs: Jobs::new(events.clone()),
             processes: Processes::new(events.clone()),
@@ -152,6 +157,21 @@ impl Inner {
         self.containers.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Some(container));
     }
 
+    /// Keeps a name from being taken while its container cannot be shown.
+    pub(super) fn block(&self, name: &ContainerName) {
+        self.containers.write().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_insert(None);
+    }
+
+    /// Moves the container that was called `from` to `to`, which is reserved; its view changes at the same moment.
+    pub(super) fn rename(&self, from: &ContainerName, to: ContainerName) {
+        let mut table = self.containers.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(Some(container)) = table.remove(from) else { return };
+        let view = container.show_as(to.clone());
+        table.insert(to, Some(container));
+        // Under the lock: whoever takes the old name next must be announced after this.
+        self.events.send(Event::ContainerRenamed { from: from.clone(), to: view });
+    }
+
     /// Frees the name of a container that is gone.
     pub(super) fn forget(&self, name: &ContainerName) {
         let mut table = self.containers.write().unwrap_or_else(PoisonError::into_inner);
@@ -167,17 +187,20 @@ impl Inner {
         record: ContainerRecord,
         image: DeviceId,
         options: AddOptions,
-    ) -> Result<ContainerRecord, EngineError> {
+        mut steps: Steps,
+    ) -> Result<(ContainerRecord, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
-            inner.store.put_container(&record, Durability::Synced)?;
-            match inner.devices.add_device(&container_device(&record.spec.id), &image, &options) {
-                Ok(()) => Ok(record),
-                Err(error) => {
-                    inner.store.remove_container(&record.spec.id)?;
-                    Err(error.into())
+            let id = record.spec.id.clone();
+            let written = inner.store.put_container(&record, Durability::Synced).map_err(EngineError::from);
+            steps.lap("Record");
+            let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
+            steps.lap("Snapshot");
+            made.map(|()| (record, steps)).inspect_err(|_| {
+                if let Err(kept) = inner.store.remove_container(&id) {
+                    warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }
-            }
+            })
         })
         .await
     }
@@ -207,7 +230,7 @@ impl Inner {
         let name = spec.name.clone();
         let machine = Machine { name: name.clone(), id: spec.id.to_bytes(), leader, interfaces: Vec::new() };
         // The list is changed now, in the order of starts and ends; only machined is told later.
-        let registered = self.machined.register(machine);
+        let registered = self.machines.register(machine);
         tokio::spawn(async move {
             if let Err(error) = registered.await {
                 if proc::stat(leader).is_err() {
@@ -221,7 +244,7 @@ impl Inner {
 
     /// Takes a container's machine off machined's list, without waiting for it.
     pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
-        tokio::spawn(self.machined.unregister(name));
+        tokio::spawn(self.machines.unregister(name));
     }
 
     /// The terminal that an earlier daemon kept for the container.
@@ -244,6 +267,11 @@ impl Inner {
     /// The images, locked.
     pub(super) fn images(&self) -> MutexGuard<'_, BTreeMap<ImageName, ImageView>> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How large a container's root is; `None` where the driver sets no bound.
+    pub(super) fn root_size(&self, id: &ContainerId) -> Option<Bytes> {
+        self.devices.device(&container_device(id)).ok().map(|device| device.size).filter(|size| size.0 > 0)
     }
 
     /// The pool's numbers as of the last look.
@@ -279,24 +307,17 @@ impl Reserved<'_> {
         view
     }
 
-    /// Moves the container that was called `from` to the name.
-    pub(super) fn take_over(mut self, from: &ContainerName) {
+    /// Leaves the name to the container that has been renamed to it.
+    pub(super) fn given_away(mut self) {
         self.kept = true;
-        let mut table = self.inner.containers.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(container) = table.remove(from) else { return };
-        let to = container.as_ref().map(|container| container.view());
-        table.insert(self.name.clone(), container);
-        drop(table);
-        if let Some(to) = to {
-            self.inner.events.send(Event::ContainerRenamed { from: from.clone(), to });
-        }
     }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.inner.containers.write().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+        let mut table = self.inner.containers.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.kept && table.get(&self.name).is_some_and(Option::is_none) {
+            table.remove(&self.name);
         }
     }
 }
@@ -334,12 +355,20 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// Looks at the pool now and then, and tells when something changed.
+/// Looks at the pool now and then, and soon after something changed it; tells when the numbers are others.
 async fn watch_pool(inner: Arc<Inner>) {
     let mut ticker = tokio::time::interval(POOL_INTERVAL);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut events = inner.events.subscribe();
     loop {
-        ticker.tick().await;
+        tokio::select! {
+            _ = ticker.tick() => {}
+            // Whatever else changes it in the next moment is seen with the same look.
+            () = something_changes(&mut events) => {
+                tokio::time::sleep(POOL_SETTLES).await;
+                events = events.resubscribe();
+            }
+        }
         let devices = Arc::clone(&inner.devices);
         match blocking(move || devices.status()).await {
             Ok(status) => {
@@ -351,6 +380,17 @@ async fn watch_pool(inner: Arc<Inner>) {
                 }
             }
             Err(error) => warn!(op = "pool-status", "{error}"),
+        }
+    }
+}
+
+/// Waits for an event that probably changes the pool's numbers.
+async fn something_changes(events: &mut broadcast::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Ok(Event::PoolChanged | Event::JobNew(_) | Event::JobChanged(_) | Event::JobRemoved(_)) => {}
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -68,6 +68,9 @@ pub struct RunRecord {
     pub leader: u32,
     /// When the leader started, as above.
     pub leader_start: u64,
+    /// When the run began; 0 in records of older versions.
+    #[serde(default)]
+    pub started_usec: Usec,
     /// Whether a stop was asked for.
     pub stopping: bool,
     /// Whether its stop timeout passed and it was killed.
@@ -304,7 +307,7 @@ mod tests {
         let web = record("web", 1);
         store.put_container(&web, Durability::Synced).unwrap();
         let found: Vec<_> = store.containers().unwrap().into_iter().map(Result::unwrap).collect();
-        assert_eq!(found, [web.clone()]);
+        assert_eq!(found, std::slice::from_ref(&web));
         store.remove_container(&web.spec.id).unwrap();
         assert!(store.containers().unwrap().is_empty());
     }
@@ -345,7 +348,8 @@ mod tests {
             config: ImageConfig::default(),
         };
         store.put_image(&image).unwrap();
-        assert_eq!(store.images().unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>(), [image.clone()]);
+        let found: Vec<_> = store.images().unwrap().into_iter().map(Result::unwrap).collect();
+        assert_eq!(found, std::slice::from_ref(&image));
         store.remove_image(&image.name).unwrap();
         assert!(store.images().unwrap().is_empty());
     }

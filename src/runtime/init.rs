@@ -132,6 +132,7 @@ impl Setup {
             Step::WorkingDirectory(path) => payload::enter_directory(self, path),
             Step::ReadOnlyRoot => rootfs::make_read_only(self),
             Step::Keyring => payload::new_keyring(),
+            Step::ResourceLimits => payload::limit_resources(),
             Step::Stdio => payload::place_stdio(self),
             Step::Session { take_terminal } => payload::new_session(*take_terminal),
             Step::BoundingSet(keep) => payload::limit_bounding_set(*keep),

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::plan::{self, PlanError};
 use super::wire::{DaemonEnd, Report, Timings, WireError};
@@ -19,6 +19,15 @@ use super::{ExecFds, ExecPlan, LaunchError, LaunchFds, LaunchPlan};
 use crate::model::Exit;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::{memfd, pidfd, process, socket};
+
+/// What starts the monitors; one real implementation, [`InitImage`], one fake for tests of policy.
+pub trait Launcher: Send + Sync + std::fmt::Debug {
+    /// Starts the monitor of a container. It waits for [`PendingMonitor::launch`]; meanwhile it can be put into its scope.
+    fn spawn_monitor(&self) -> Result<PendingMonitor, LaunchError>;
+
+    /// Starts the keeper of one more process in a container. It waits for [`PendingExec::launch`].
+    fn spawn_exec(&self) -> Result<PendingExec, LaunchError>;
+}
 
 /// A copy of `holm-init` that nobody can change (R7): what the container sees of its keeper is not a file of the host, and an
 /// upgrade of the package does not reach into running daemons.
@@ -39,16 +48,6 @@ impl InitImage {
         }
     }
 
-    /// Starts the monitor of a container. It waits for [`PendingMonitor::launch`]; meanwhile it can be put into its scope.
-    pub fn spawn_monitor(&self) -> Result<PendingMonitor, LaunchError> {
-        Ok(PendingMonitor(self.spawn()?))
-    }
-
-    /// Starts the keeper of one more process in a container. It waits for [`PendingExec::launch`].
-    pub fn spawn_exec(&self) -> Result<PendingExec, LaunchError> {
-        Ok(PendingExec(self.spawn()?))
-    }
-
     fn spawn(&self) -> Result<Pending, LaunchError> {
         self.try_spawn().map_err(|source| LaunchError::Spawn { path: self.path.clone(), source })
     }
@@ -64,9 +63,17 @@ impl InitImage {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        // Our child, not reaped: the id is still its own.
-        let keeper = Keeper { pid: child.id(), pidfd: pidfd::open(child.id())?, daemon: DaemonEnd::new(ours) };
-        Ok(Pending { keeper: Some(keeper) })
+        Pending::new(&child, ours)
+    }
+}
+
+impl Launcher for InitImage {
+    fn spawn_monitor(&self) -> Result<PendingMonitor, LaunchError> {
+        Ok(PendingMonitor(self.spawn()?))
+    }
+
+    fn spawn_exec(&self) -> Result<PendingExec, LaunchError> {
+        Ok(PendingExec(self.spawn()?))
     }
 }
 
@@ -137,7 +144,7 @@ pub struct Launched {
 
 /// A monitor that waits for its order. Dropping it kills and reaps it.
 #[derive(Debug)]
-pub struct PendingMonitor(Pending);
+pub struct PendingMonitor(pub(super) Pending);
 
 impl PendingMonitor {
     /// Its process id: what to put into the scope.
@@ -169,7 +176,7 @@ impl PendingMonitor {
 
 /// The keeper of one more process, waiting for its order. Dropping it kills and reaps it.
 #[derive(Debug)]
-pub struct PendingExec(Pending);
+pub struct PendingExec(pub(super) Pending);
 
 impl PendingExec {
     /// Its process id.
@@ -190,12 +197,18 @@ impl PendingExec {
 
 /// A spawned `holm-init` without an order.
 #[derive(Debug)]
-struct Pending {
+pub(super) struct Pending {
     /// Taken when the payload runs.
     keeper: Option<Keeper>,
 }
 
 impl Pending {
+    /// `child` is not reaped, so its id is still its own.
+    pub(super) fn new(child: &Child, socket: OwnedFd) -> io::Result<Self> {
+        let keeper = Keeper { pid: child.id(), pidfd: pidfd::open(child.id())?, daemon: DaemonEnd::new(socket) };
+        Ok(Self { keeper: Some(keeper) })
+    }
+
     fn keeper(&self) -> &Keeper {
         self.keeper.as_ref().expect("the keeper is taken only by started(), which takes self")
     }

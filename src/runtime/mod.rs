@@ -16,6 +16,7 @@
 //! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
 //! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
 //! | `exec.rs` | holm-init | enters a running container |
+//! | `fake.rs` | tests | plays the monitor |
 //!
 //! This module is built without features too: it is all that the static `holm-init` consists of, with `model` and `sys`.
 
@@ -24,6 +25,8 @@ mod cgroups;
 mod command;
 mod environment;
 mod exec;
+#[cfg(test)]
+pub(crate) mod fake;
 mod filesystems;
 mod init;
 mod launch;
@@ -37,7 +40,7 @@ mod user;
 mod wire;
 
 pub use capabilities::UnknownCapability;
-pub use launch::{InitImage, Keeper, Launched, PendingExec, PendingMonitor};
+pub use launch::{InitImage, Keeper, Launched, Launcher, PendingExec, PendingMonitor};
 pub use monitor::main as monitor_main;
 pub use plan::{PlanError, Step, check_bind, exec_steps, launch_steps};
 pub use wire::Timings;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, makedev};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::environment::{self, Facts};
@@ -124,6 +125,18 @@ pub(super) fn new_keyring() -> Result<(), Trouble> {
         result => result.doing("make a session keyring"),
     }
 }
+
+/// holmd has raised its limit of open files for itself. What systemd gives a service is what programs expect: those that use
+/// select(2) break above a soft limit of 1024, old ones close every descriptor up to it, and who needs more raises it.
+pub(super) fn limit_resources() -> Result<(), Trouble> {
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    let limit = Rlimit { current: Some(FILES.min(hard)), maximum: Some(hard) };
+    setrlimit(Resource::Nofile, limit).doing("limit the number of open files")
+}
+
+/// systemd-system.conf(5), DefaultLimitNOFILE=.
+const FILES: u64 = 1024;
+const MOST_FILES: u64 = 524_288;
 
 /// The terminal, or what was given, or the container's own /dev/null: never a file of the host's that nobody passed.
 pub(super) fn place_stdio(setup: &mut Setup) -> Result<(), Trouble> {

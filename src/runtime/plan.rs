@@ -81,6 +81,8 @@ pub enum Step {
     ReadOnlyRoot,
     /// A keyring of its own (R22).
     Keyring,
+    /// Limits that the monitor has from holmd and a payload should not.
+    ResourceLimits,
     /// Standard input, output and error.
     Stdio,
     /// A session of its own; the terminal becomes its controlling terminal, unless a child of init is to have it.
@@ -146,6 +148,7 @@ impl Step {
             Self::WorkingDirectory(_) => "WorkingDirectory",
             Self::ReadOnlyRoot => "ReadOnlyRoot",
             Self::Keyring => "Keyring",
+            Self::ResourceLimits => "ResourceLimits",
             Self::Stdio => "Stdio",
             Self::Session { .. } => "Session",
             Self::BoundingSet(_) => "BoundingSet",
@@ -241,7 +244,7 @@ fn payload_steps(
     steps.push(Step::WorkingDirectory(process.working_directory.clone().unwrap_or_else(|| "/".to_owned())));
     steps.extend(read_only.then_some(Step::ReadOnlyRoot));
     let take_terminal = process.terminal && !under_init;
-    steps.extend([Step::Keyring, Step::Stdio, Step::Session { take_terminal }]);
+    steps.extend([Step::Keyring, Step::ResourceLimits, Step::Stdio, Step::Session { take_terminal }]);
     steps.extend([Step::BoundingSet(keep), Step::User, Step::OwnSets(keep)]);
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
     steps.extend([Step::CloseFds, Step::Exec { under_init }]);

@@ -384,6 +384,12 @@ mod tests {
 #[path = "../../tests/storage/behaviour.rs"]
 mod behaviour;
 
+/// Driver `thin` over the model of a kernel, for tests of other modules; its trees are real directories.
+#[cfg(test)]
+pub(crate) fn in_memory() -> Arc<dyn DeviceSet> {
+    thin::over(&thin::model::Model::new())
+}
+
 #[cfg(test)]
 mod driver_tests {
     //! The same bodies over the model of a kernel and over `copy`; over a real kernel in `tests/storage_kernel.rs`.

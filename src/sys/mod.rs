@@ -10,8 +10,6 @@ pub mod fsmount;
 #[cfg(feature = "daemon")]
 pub mod fstrim;
 pub mod inherited;
-#[cfg(feature = "daemon")]
-pub mod kill;
 #[cfg(feature = "cli")]
 pub mod localtime;
 pub mod loopback;

@@ -27,6 +27,8 @@ pub(super) trait Manager {
 
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
 
+    fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
+
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
 
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;

@@ -1,24 +1,28 @@
-//! [`Scopes`] without systemd, for tests of policy: remembers what was asked, and fails or waits when told to.
+//! [`Scopes`] and [`Machines`] without systemd, for tests of policy: they remember what was asked, and fail or wait when
+//! told to.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::model::Limits;
+use crate::model::{ContainerName, Limits};
+use crate::sys::proc;
 
-use super::{BoxFuture, Scope, ScopeRequest, Scopes, SystemdError};
+use super::{BoxFuture, Machine, Machines, Scope, ScopeRequest, Scopes, SystemdError};
 
-/// Scopes in memory. A started one stays until [`FakeScopes::end`].
+/// Scopes in memory. A started one stays until [`FakeScopes::end`], or, with control groups, until its process ends.
 #[derive(Debug, Default)]
 pub struct FakeScopes {
     state: Mutex<State>,
+    control_groups: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     requests: Vec<ScopeRequest>,
-    scopes: BTreeMap<String, Scope>,
+    /// With the process that each was started around.
+    scopes: BTreeMap<String, (u32, Scope)>,
     limits: Vec<(String, Limits)>,
     failures: VecDeque<SystemdError>,
     delay: Duration,
@@ -29,6 +33,11 @@ impl FakeScopes {
     /// No scopes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No scopes; each gets a directory of its own in `directory` for a control group, and ends with its process.
+    pub fn with_control_groups(directory: &Path) -> Self {
+        Self { control_groups: Some(directory.to_owned()), ..Self::default() }
     }
 
     /// The next start that has no failure waiting before it fails so.
@@ -63,7 +72,24 @@ impl FakeScopes {
 
     /// The names of the scopes that are there.
     pub fn units(&self) -> Vec<String> {
-        self.state().scopes.keys().cloned().collect()
+        self.live().scopes.keys().cloned().collect()
+    }
+
+    /// The state without the scopes whose process has ended.
+    fn live(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        if self.control_groups.is_some() {
+            state.scopes.retain(|_, (pid, _)| runs(*pid));
+        }
+        state
+    }
+
+    fn control_group(&self, request: &ScopeRequest) -> PathBuf {
+        let name = Path::new(&request.slice).join(&request.unit);
+        let Some(directory) = &self.control_groups else { return Path::new("/").join(name) };
+        std::fs::create_dir_all(directory.join(&name).join("payload")).expect("the test's directory can be written");
+        // Seen from where the real ones are.
+        Path::new("../../..").join(directory.strip_prefix("/").unwrap_or(directory)).join(name)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,7 +97,7 @@ impl FakeScopes {
     }
 
     fn start_now(&self, request: &ScopeRequest) -> Result<Scope, SystemdError> {
-        let mut state = self.state();
+        let mut state = self.live();
         if let Some(error) = state.failures.pop_front() {
             return Err(error);
         }
@@ -80,10 +106,10 @@ impl FakeScopes {
         }
         let scope = Scope {
             unit: request.unit.clone(),
-            control_group: PathBuf::from("/").join(&request.slice).join(&request.unit),
+            control_group: self.control_group(request),
             invocation_id: format!("{:032x}", state.requests.len()),
         };
-        state.scopes.insert(request.unit.clone(), scope.clone());
+        state.scopes.insert(request.unit.clone(), (request.pid, scope.clone()));
         Ok(scope)
     }
 }
@@ -101,7 +127,7 @@ impl Scopes for FakeScopes {
     }
 
     fn find<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<Option<Scope>, SystemdError>> {
-        Box::pin(async move { Ok(self.state().scopes.get(unit).cloned()) })
+        Box::pin(async move { Ok(self.live().scopes.get(unit).map(|(_, scope)| scope.clone())) })
     }
 
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>> {
@@ -111,7 +137,40 @@ impl Scopes for FakeScopes {
         })
     }
 
+    fn thaw<'a>(&'a self, _unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
         Box::pin(async move { Ok(self.state().shutting_down) })
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    proc::stat(pid).is_ok_and(|stat| stat.state != 'Z')
+}
+
+/// machined's list; like machined, it forgets what has ended.
+#[derive(Debug, Default)]
+pub struct FakeMachines(Mutex<BTreeMap<ContainerName, u32>>);
+
+impl FakeMachines {
+    /// Names and leaders.
+    pub fn list(&self) -> BTreeMap<ContainerName, u32> {
+        let mut machines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.retain(|_, leader| runs(*leader));
+        machines.clone()
+    }
+}
+
+impl Machines for FakeMachines {
+    fn register(&self, machine: Machine) -> BoxFuture<'static, Result<(), SystemdError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(machine.name, machine.leader);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Box::pin(async {})
     }
 }

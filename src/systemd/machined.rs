@@ -17,8 +17,8 @@ use zbus::{OwnedObjectPath, fdo};
 
 use crate::model::ContainerName;
 
-use super::SystemdError;
 use super::bus::{is_error, property};
+use super::{BoxFuture, Machines, SystemdError};
 
 /// A container as machined sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,16 @@ impl Machined {
                 shared.unregister(&machine.name).await;
             }
         }
+    }
+}
+
+impl Machines for Machined {
+    fn register(&self, machine: Machine) -> BoxFuture<'static, Result<(), SystemdError>> {
+        Box::pin(Self::register(self, machine))
+    }
+
+    fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
+        Box::pin(Self::unregister(self, name))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | this one | the trait [`Scopes`] and its words |
+//! | this one | the traits [`Scopes`] and [`Machines`] and their words |
 //! | `scope.rs` | [`Systemd`]: scopes started and found through the manager |
 //! | `properties.rs` | which properties a scope gets, and why |
 //! | `job.rs` | waiting for the end of a systemd job |
@@ -11,7 +11,7 @@
 //! | `journal.rs` | streams into the journal |
 //! | `notify.rs` | readiness, watchdog and the fd store of our own service |
 //! | `caller.rs` | who sent a message |
-//! | `fake.rs` | [`Scopes`] for tests of policy |
+//! | `fake.rs` | both for tests of policy |
 
 mod bus;
 pub mod caller;
@@ -30,7 +30,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use crate::model::{ErrorCode, Limits};
+use crate::model::{ContainerName, ErrorCode, Limits};
 
 pub use machined::{Machine, Machined};
 pub use scope::{Systemd, scope_name};
@@ -50,8 +50,20 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Changes a running scope's limits (SetUnitProperties, runtime only).
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>>;
 
+    /// Thaws a scope that somebody froze as a unit (`systemctl freeze`). Fine if it is not frozen.
+    fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>>;
+
     /// Whether the system is shutting down (SystemState `stopping`).
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
+}
+
+/// What the engine needs of machined; one real implementation, [`Machined`], one fake for tests of policy.
+pub trait Machines: Send + Sync + std::fmt::Debug {
+    /// Lists a machine at once; what is returned tells machined, and can be dropped or run beside anything.
+    fn register(&self, machine: Machine) -> BoxFuture<'static, Result<(), SystemdError>>;
+
+    /// Takes a machine off the list at once, and off machined's in what is returned.
+    fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
 }
 
 /// A scope to start.

@@ -4,6 +4,8 @@
 //! for that job, and its control group is what the unit's property says, never what its name suggests.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, fdo};
 
 use crate::model::{ContainerName, Limits};
+use crate::sys::cgroup::Cgroup;
 
 use super::bus::{self, ManagerProxy, SCOPE, SYSTEMD, UNIT, closed, failed, is_error, unit_path};
 use super::job::{Expectation, Jobs};
@@ -91,7 +94,8 @@ impl Systemd {
         started
     }
 
-    /// Queues the start; of a unit that exists, what is left of an earlier failure is cleared away once.
+    /// Queues the start; of a unit that exists, what is left of an earlier run is cleared away once: a failure, or a scope
+    /// whose last process has ended and which systemd has not let go yet.
     async fn queue(&self, request: &ScopeRequest) -> Result<OwnedObjectPath, SystemdError> {
         let unit = &request.unit;
         let error = match self.queue_without_refused(request).await {
@@ -102,7 +106,32 @@ impl Systemd {
         // It fails for a unit that has not failed; then the second try says the same as the first.
         let _ = self.manager.reset_failed_unit(unit).await;
         let second = self.queue_without_refused(request).await;
-        self.in_our_words(request, second).await
+        if !second.as_ref().is_err_and(|error| is_error(error, UNIT_EXISTS)) || !self.is_leaving(unit).await {
+            return self.in_our_words(request, second).await;
+        }
+        self.see_off(unit).await?;
+        let third = self.queue_without_refused(request).await;
+        self.in_our_words(request, third).await
+    }
+
+    /// Whether a loaded scope has no process any more. In doubt it has.
+    async fn is_leaving(&self, unit: &str) -> bool {
+        let path = unit_path(unit);
+        match bus::property::<String>(&self.connection, SYSTEMD, &path, SCOPE, "ControlGroup").await {
+            Ok(control_group) => control_group.is_empty() || is_empty(&control_group),
+            // It has gone meanwhile.
+            Err(_) => true,
+        }
+    }
+
+    /// Has systemd let go of a scope without processes: its stop job is done when it has.
+    async fn see_off(&self, unit: &str) -> Result<(), SystemdError> {
+        let mut results = self.jobs.expect(unit);
+        match self.manager.stop_unit(unit, "replace").await {
+            Ok(job) => results.result_of(&job).await.map(drop).ok_or_else(|| SystemdError::Unreachable(closed())),
+            Err(error) if is_error(&error, NO_SUCH_UNIT) => Ok(()),
+            Err(error) => Err(failed("stop", unit, error)),
+        }
     }
 
     async fn in_our_words<T>(&self, request: &ScopeRequest, result: zbus::Result<T>) -> Result<T, SystemdError> {
@@ -257,6 +286,12 @@ impl Scopes for Systemd {
         }))
     }
 
+    fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>> {
+        Box::pin(self.limited(unit, async move {
+            self.manager.thaw_unit(unit).await.map_err(|error| failed("thaw", unit, error))
+        }))
+    }
+
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
         Box::pin(self.limited("shutdown.target", self.is_shutting_down()))
     }
@@ -280,6 +315,17 @@ fn is_within(membership: &str, control_group: &Path) -> bool {
     !control_group.as_os_str().is_empty() && paths.into_iter().any(|path| Path::new(path).starts_with(control_group))
 }
 
+/// Whether no process is in a control group, or it is gone. In doubt there is one. A short read of a file in memory.
+fn is_empty(control_group: &str) -> bool {
+    let directory = Path::new(CGROUPS).join(control_group.trim_start_matches('/'));
+    match File::open(directory) {
+        Ok(directory) => {
+            Cgroup::from_directory(directory.into()).and_then(|cgroup| cgroup.is_populated()).is_ok_and(|any| !any)
+        }
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    }
+}
+
 /// `a-b-c.slice` is in `a-b.slice`, and that in `a.slice` (systemd.slice(5)).
 fn with_parents(slice: &str) -> Vec<String> {
     let stem = slice.strip_suffix(".slice").unwrap_or(slice);
@@ -287,6 +333,8 @@ fn with_parents(slice: &str) -> Vec<String> {
     std::iter::once(stem).chain(parents).map(|stem| format!("{stem}.slice")).collect()
 }
 
+/// Where systemd has cgroup2.
+const CGROUPS: &str = "/sys/fs/cgroup";
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
 const STARTS_IN_FLIGHT: usize = 16;

@@ -106,6 +106,17 @@ async fn a_unit_that_runs_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_scope_that_is_about_to_go_is_waited_for() {
+    let script = Script { existing: Existing::Leaving, control_group: Some("/no.slice/of.scope"), ..Script::default() };
+    let Some(host) = Host::start(script).await else { return };
+    // The played scope stays where it is, so the new one is not where its process is; it was queued, which is the point.
+    let error = host.systemd.start(&request("holm-a.scope")).await.unwrap_err();
+    assert!(matches!(error, SystemdError::WrongControlGroup { .. }), "{error}");
+    let calls = ["start", "reset", "start", "stop", "start"].map(|call| format!("{call} holm-a.scope"));
+    assert_eq!(host.log()[..5], calls);
+}
+
+#[tokio::test]
 async fn a_start_whose_job_fails_is_taken_back() {
     let Some(host) = Host::start(Script { result: "failed", ..Script::default() }).await else { return };
     let error = host.systemd.start(&request("holm-a.scope")).await.unwrap_err();
@@ -232,6 +243,7 @@ enum Existing {
     Nothing,
     Failed,
     Running,
+    Leaving,
 }
 
 impl Default for Script {
@@ -354,9 +366,15 @@ impl FakeManager {
         Ok(job)
     }
 
-    fn stop_unit(&self, name: String, mode: String) -> OwnedObjectPath {
+    async fn stop_unit(
+        &self,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+        name: String,
+        mode: String,
+    ) -> OwnedObjectPath {
         assert_eq!(mode, "replace");
         self.fake.note(format!("stop {name}"));
+        Self::job_removed(&emitter, 2, job_path(998), name, "done".into()).await.unwrap();
         job_path(998)
     }
 
@@ -409,6 +427,7 @@ impl FakeManager {
             Existing::Nothing => false,
             Existing::Failed => !was_reset,
             Existing::Running => true,
+            Existing::Leaving => !self.fake.log.lock().unwrap().contains(&format!("stop {unit}")),
         };
         if exists { Err(Refusal { name: UNIT_EXISTS, text: format!("Unit {unit} already exists.") }) } else { Ok(()) }
     }

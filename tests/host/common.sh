@@ -45,14 +45,20 @@ build_once() {
     printf '%s\n' "$dir/$key"
 }
 
-# prune KIND PREFIX [KEEP] : keeps the KEEP (2) most recently used artefacts PREFIX-*, and any used in the last ten minutes.
+# prune KIND PREFIX [KEEP] : keeps the KEEP (2) most recently used artefacts PREFIX-*, and those that a test host is just about to use or holds the lock of.
 prune() {
     local kind=$1 prefix=$2 keep=${3:-2} old
     find "$cache/$kind" -mindepth 1 -maxdepth 1 -name "$prefix-*" -printf '%T@ %p\n' | sort -rn | tail -n "+$((keep + 1))" |
         while read -r _ old; do
-            [ -n "$(find "$old" -maxdepth 0 -mmin +10)" ] || continue
+            [ -n "$(find "$old" -maxdepth 0 -mmin +1)" ] && flock -n "$old" true || continue
             rm -rf "$old" "${old%/*}/.${old##*/}.lock"
         done
+    # What a killed builder left, and locks of what is long gone; builders hold theirs.
+    find "$cache/$kind" -mindepth 1 -maxdepth 1 -name '.*.lock' -mmin +60 | while read -r old; do
+        local key=${old##*/.}
+        key=${key%.lock}
+        if [ ! -e "$cache/$kind/$key" ] && [ "$key" != fetch ] && flock -n "$old" true; then rm -rf "$old" "$cache/$kind/.$key.tmp"*; fi
+    done
 }
 
 # mirror : the archive that this machine's own apt uses (no name of a mirror is written here).

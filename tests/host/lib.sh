@@ -58,3 +58,17 @@ unit_property() { systemctl show --value -p "$2" "$1"; }
 active_devices() { dmsetup ls 2>/dev/null | awk '$1 ~ /^holm-/ && $1 !~ /pool/ { print $1 }'; }
 # note TEXT… : a line in the output that is shown when the case fails.
 note() { printf '# %s\n' "$*"; }
+
+# rust_tests PROGRAM [ARG…] : runs a test program of cargo (`# needs: programs`). Its tests count in the total, and none of them may be skipped.
+rust_tests() {
+    local program=$1 out=/run/holm-rust.out passed='' failed='' status=0
+    shift
+    HOLM_INIT=/host/programs/holm-init "/host/programs/$program" --show-output "$@" >"$out" 2>&1 || status=$?
+    read -r passed failed < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$out") || true
+    if [ -z "$failed" ]; then tail -n 100 "$out" >&2; fail "$program ended with status $status before its tests did"; fi
+    printf '%s %s\n' "$passed" "$failed" >>/run/holm-counts
+    if [ "$status" -ne 0 ]; then sed -n '/^failures:/,$p' "$out" >&2; fail "$failed tests of $program"; fi
+    refute grep -a '^skipped:' "$out"
+    sed -n 's/^test \(.*\) \.\.\. ok$/\1/p' "$out" >>/host/ran
+    [ "$passed" -gt 0 ] || fail "$program has no such tests: $*"
+}

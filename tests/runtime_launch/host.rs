@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use holm::model::{
     BindMount, Capabilities, ContainerId, ContainerName, Exit, ExitRecord, MonitorMessage, NetworkMode, Process, Signal,
 };
-use holm::runtime::{ExecFds, ExecPlan, InitImage, LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor};
+use holm::runtime::{
+    ExecFds, ExecPlan, InitImage, LaunchError, LaunchFds, LaunchPlan, Launched, Launcher, PendingMonitor,
+};
 use holm::sys::{mount, socket};
 
 /// A place for a container: a scope of its own in cgroup2, a root with busybox, a directory for the record.

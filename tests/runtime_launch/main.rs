@@ -12,13 +12,21 @@ use std::fs;
 use std::os::fd::AsFd;
 
 use holm::model::{Exit, MonitorMessage, NetworkMode};
-use holm::runtime::LaunchError;
+use holm::runtime::{LaunchError, Launcher};
 use host::{host, plan};
 
 #[test]
 fn the_command_is_process_1_and_its_output_arrives() {
     let Some(host) = host() else { return };
     assert_eq!(host.run("echo $$; cat /proc/sys/kernel/hostname; pwd").ok(), "1\nweb\n/\n");
+}
+
+#[test]
+fn a_payload_may_open_as_many_files_as_a_service() {
+    let Some(host) = host() else { return };
+    assert_eq!(host.run("ulimit -Sn").ok(), "1024\n");
+    let hard: u64 = host.run("ulimit -Hn").ok().trim().parse().unwrap();
+    assert!((1024..=524_288).contains(&hard), "{hard}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use holm::model::{Exit, Signal};
-use holm::runtime::Launched;
+use holm::runtime::{Launched, Launcher};
 
 use super::host::{host, image, pipe, plan, read_all};
 

@@ -1,10 +1,13 @@
 //! `holmctl device …`
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::cli::Outcome;
 use crate::cli::exit::Status;
 use crate::cli::output::{self, ListArgs, Table};
+use crate::cli::report::Report;
 use crate::client::{Client, Properties};
 use crate::model::Bytes;
 
@@ -34,17 +37,34 @@ async fn list(args: ListArgs) -> Outcome {
     let client = Client::connect().await?;
     let mut devices = client.devices().await?.list_devices().await?;
     devices.sort();
-    let mut table = Table::new(&["DEVICE", "THIN ID", "BASE", "MAPPED", "ACTIVE"]);
+    let users = users(client.objects().await?.into_values().flatten());
+    let users_of = |id: &String| users.get(id).map(|users| users.join(", ")).unwrap_or_default();
+    let mut table = Table::new(&["DEVICE", "THIN ID", "BASE", "MAPPED", "ACTIVE", "OF"]);
     for (id, thin, base, mapped, active) in &devices {
         let active = if *active { "yes" } else { "no" };
-        table.row([id.clone(), thin.to_string(), base.clone(), Bytes(*mapped).to_string(), active.into()]);
+        let mapped = Bytes(*mapped).to_string();
+        table.row([id.clone(), thin.to_string(), base.clone(), mapped, active.into(), users_of(id)]);
     }
     let json = || {
-        let object = |(id, thin, base, mapped, active): &(String, u32, String, u64, bool)| json!({"id": id, "thin_id": thin, "base": base, "mapped": mapped, "active": active});
+        let object = |(id, thin, base, mapped, active): &(String, u32, String, u64, bool)| json!({"id": id, "thin_id": thin, "base": base, "mapped": mapped, "active": active, "of": users.get(id).cloned().unwrap_or_default()});
         devices.iter().map(object).collect()
     };
     args.write(&table, json, "device")?;
     Ok(Status::SUCCESS)
+}
+
+/// Which container, and which images, each device is the root of.
+fn users(interfaces: impl Iterator<Item = (String, Properties)>) -> BTreeMap<String, Vec<String>> {
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (interface, properties) in interfaces {
+        let (device, kind) = match interface.as_str() {
+            "org.holm1.Container" => (format!("container:{}", properties.text("Id")), "container"),
+            "org.holm1.Image" => (properties.text("Device"), "image"),
+            _ => continue,
+        };
+        users.entry(device).or_default().push(format!("{kind} {}", properties.text("Name")));
+    }
+    users
 }
 
 async fn status(args: StatusArgs) -> Outcome {
@@ -62,18 +82,16 @@ async fn status(args: StatusArgs) -> Outcome {
 fn text(pool: &Properties) -> String {
     let state = pool.text("State");
     let of = |used, total| share(pool.number(used), pool.number(total));
-    format!(
-        "{} {}\n       State: {state}\n      Driver: {}\n        Data: {}\n    Metadata: {}\n       Block: {}\n     Devices: {}, {} active\n Transaction: {}\n",
-        output::dot(&state),
-        pool.text("Pool"),
-        pool.text("Driver"),
-        of("DataUsed", "DataTotal"),
-        of("MetadataUsed", "MetadataTotal"),
-        Bytes(pool.number("BlockSize")),
-        pool.number("Devices"),
-        pool.number("Active"),
-        pool.number("TransactionId"),
-    )
+    let mut report = Report::default();
+    report.title(&format!("{} {}", output::dot(&state), pool.text("Pool")));
+    report.line("State", &output::coloured(&state, &state));
+    report.line("Driver", &pool.text("Driver"));
+    report.line("Data", &of("DataUsed", "DataTotal"));
+    report.line("Metadata", &of("MetadataUsed", "MetadataTotal"));
+    report.line("Block", &Bytes(pool.number("BlockSize")).to_string());
+    report.line("Devices", &format!("{}, {} active", pool.number("Devices"), pool.number("Active")));
+    report.line("Transaction", &pool.number("TransactionId").to_string());
+    report.into_text()
 }
 
 fn share(used: u64, total: u64) -> String {
@@ -85,7 +103,22 @@ fn share(used: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use zbus::{OwnedVariant, Str};
+
     use super::*;
+
+    #[test]
+    fn a_device_is_named_by_what_it_is_the_root_of() {
+        let properties = |pairs: &[(&str, &str)]| {
+            let own = |text: &str| OwnedVariant::from(Str::from(text.to_owned()));
+            Properties::from_map(pairs.iter().map(|(key, text)| ((*key).to_owned(), own(text))).collect())
+        };
+        let image = |name| ("org.holm1.Image".to_owned(), properties(&[("Device", "layer:1"), ("Name", name)]));
+        let container = ("org.holm1.Container".to_owned(), properties(&[("Id", "2"), ("Name", "web")]));
+        let users = users([image("a"), image("b"), container].into_iter());
+        assert_eq!(users["layer:1"], ["image a", "image b"]);
+        assert_eq!(users["container:2"], ["container web"]);
+    }
 
     #[test]
     fn a_share_is_a_percentage() {

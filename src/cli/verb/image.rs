@@ -9,11 +9,12 @@ use serde_json::json;
 use zbus::Fd;
 
 use crate::cli::error::CliError;
-use crate::cli::exit::Status;
+use crate::cli::exit::{self, Status};
 use crate::cli::output::{self, ListArgs, Table};
 use crate::cli::progress::Progress;
+use crate::cli::report::{Report, quoted};
 use crate::cli::{Outcome, many, session};
-use crate::client::{Client, Goal, Jobs, Options, Properties, Rule, to_text};
+use crate::client::{Client, Goal, Jobs, Options, Properties, Rule};
 use crate::model::{Bytes, ImageName};
 
 #[derive(Debug, clap::Subcommand)]
@@ -85,10 +86,13 @@ async fn import(args: ImportArgs) -> Outcome {
     let mut progress = Progress::new(format!("importing {shown}"));
     let ended = tokio::select! {
         ended = jobs.wait(&job, Goal::Nothing(&shown), |at| progress.update(at)) => ended,
-        interrupted = session::interrupted() => {
-            interrupted?;
+        signal = session::interrupted() => {
+            let signal = signal?;
             client.job_at(job.clone()).await?.cancel().await?;
-            jobs.wait(&job, Goal::Nothing(&shown), |_| {}).await
+            let ended = jobs.wait(&job, Goal::Nothing(&shown), |_| {}).await;
+            progress.finish();
+            // It may have been done before it could be cancelled.
+            return Ok(ended.map_or_else(|error| { exit::report(&error.into()); signal }, |()| Status::SUCCESS));
         }
     };
     progress.finish();
@@ -147,28 +151,37 @@ fn short(digest: &str) -> String {
 }
 
 async fn inspect(args: InspectArgs) -> Outcome {
-    let client = Client::connect().await?;
+    let client = &Client::connect().await?;
     let mut objects = Vec::new();
-    for name in &args.names {
+    let worst = many::each(&args.names, async |name| {
         let image = client.image(name).await?;
         objects.push(client.properties(image.inner().path(), "org.holm1.Image").await?);
-    }
+        Ok(())
+    })
+    .await?;
     if args.json {
         output::write_json(&objects.iter().map(Properties::to_json).collect())?;
     } else {
         let texts: Vec<_> = objects.iter().map(text).collect();
         output::write(&texts.join("\n"))?;
     }
-    Ok(Status::SUCCESS)
+    Ok(worst)
 }
 
 fn text(properties: &Properties) -> String {
-    let line = |(name, value): (&str, &_)| match name {
-        "Size" => format!("{name}: {}\n", Bytes(properties.number(name))),
-        "CreatedUSec" => format!("Imported: {}\n", output::since(properties.number(name))),
-        _ => format!("{name}: {}\n", to_text(value)),
-    };
-    properties.iter().map(line).collect()
+    let mut report = Report::default();
+    let get = |name| properties.text(name);
+    report.title(&get("Name"));
+    report.line("Digest", &get("Digest"));
+    report.line("Size", &Bytes(properties.number("Size")).to_string());
+    report.line("Imported", &output::since(properties.number("CreatedUSec")));
+    report.line("Entrypoint", &quoted(&properties.texts("Entrypoint")));
+    report.line("Command", &quoted(&properties.texts("Command")));
+    for key in ["Environment", "Layers"] {
+        report.lines(key, properties.texts(key).iter().map(String::as_str));
+    }
+    report.line("Device", &get("Device"));
+    report.into_text()
 }
 
 async fn remove(args: RmArgs) -> Outcome {

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::cli::Outcome;
 use crate::cli::error::CliError;
-use crate::client::Client;
-use crate::model::ContainerName;
+use crate::client::{Client, ClientError};
+use crate::model::{ContainerName, ErrorCode, Usec};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,35 +27,68 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Outcome {
-    let unit = unit(&args.container).await;
-    let source = journalctl(&args, &unit).exec();
+    let known = known(&args.container).await;
+    let source = Source::of(&args.container, known)?;
+    let source = journalctl(&args, &source).exec();
     Err(CliError::io("run journalctl", source))
 }
 
-fn journalctl(args: &Args, unit: &str) -> Command {
+/// Where in the journal it is.
+#[derive(Debug)]
+struct Source {
+    unit: String,
+    /// When the container was made: what was written before is by a former one of its name.
+    since: Usec,
+}
+
+impl Source {
+    /// When the container is gone, or the daemon is, the unit is what the name makes, if that ever wrote anything.
+    fn of(name: &ContainerName, known: Result<Self, ClientError>) -> Result<Self, ClientError> {
+        known.or_else(|error| {
+            let source = Self { unit: scope(name), since: 0 };
+            let unknown = error.is(ErrorCode::NoSuchContainer) && !source.has_something();
+            if unknown { Err(error) } else { Ok(source) }
+        })
+    }
+
+    fn has_something(&self) -> bool {
+        let mut look = Command::new("journalctl");
+        look.arg(self.matches()).args(["--no-pager", "--quiet", "--lines=1", "--output=cat"]);
+        // Where journalctl does not run the one that shows the lines says so.
+        look.output().map_or(true, |output| !output.status.success() || !output.stdout.is_empty())
+    }
+
+    fn matches(&self) -> String {
+        format!("_SYSTEMD_UNIT={}", self.unit)
+    }
+}
+
+fn journalctl(args: &Args, source: &Source) -> Command {
     let mut command = Command::new("journalctl");
-    command.arg(format!("_SYSTEMD_UNIT={unit}")).args(["--no-pager", "--quiet", "--output", &args.output]);
+    command.arg(source.matches()).args(["--no-pager", "--quiet", "--all", "--output", &args.output]);
     if args.follow {
         command.arg("--follow");
         if args.lines.is_none() {
             command.arg("--no-tail");
         }
     }
-    for (option, value) in [("--lines", &args.lines), ("--since", &args.since)] {
-        if let Some(value) = value {
-            command.arg(format!("{option}={value}"));
-        }
+    if let Some(lines) = &args.lines {
+        command.arg(format!("--lines={lines}"));
+    }
+    match &args.since {
+        Some(since) => drop(command.arg(format!("--since={since}"))),
+        None if source.since > 0 => drop(command.arg(format!("--since=@{}", source.since / 1_000_000))),
+        None => {}
     }
     command
 }
 
-/// The unit as the daemon knows it. When the container is gone, or the daemon is, it is what the name makes.
-pub(super) async fn unit(name: &ContainerName) -> String {
-    let known = async {
-        let client = Client::connect().await.ok()?;
-        client.container(name.as_str()).await.ok()?.unit().await.ok()
-    };
-    known.await.filter(|unit| !unit.is_empty()).unwrap_or_else(|| scope(name))
+/// What the daemon knows.
+async fn known(name: &ContainerName) -> Result<Source, ClientError> {
+    let client = Client::connect().await?;
+    let container = client.container(name.as_str()).await?;
+    let properties = client.properties(container.inner().path(), "org.holm1.Container").await?;
+    Ok(Source { unit: properties.text("Unit"), since: properties.number("CreatedUSec") })
 }
 
 /// The scope of a container, escaped as systemd-escape(1) does; of what a name may have, only `-` needs it.
@@ -82,17 +115,13 @@ mod tests {
             output: "cat".into(),
             container: ContainerName::parse("web").unwrap(),
         };
-        let words = |args: &Args| {
-            let command = journalctl(args, "u.scope");
-            command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        let words = |args: &Args, since| {
+            let command = journalctl(args, &Source { unit: "u.scope".into(), since });
+            command.get_args().skip(1).map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(
-            words(&args(None)),
-            ["_SYSTEMD_UNIT=u.scope", "--no-pager", "--quiet", "--output", "cat", "--follow", "--no-tail"]
-        );
-        assert_eq!(
-            words(&args(Some("5"))),
-            ["_SYSTEMD_UNIT=u.scope", "--no-pager", "--quiet", "--output", "cat", "--follow", "--lines=5"]
-        );
+        let always = ["--no-pager", "--quiet", "--all", "--output", "cat", "--follow"];
+        assert_eq!(words(&args(None), 0), [&always[..], &["--no-tail"]].concat());
+        assert_eq!(words(&args(Some("5")), 0), [&always[..], &["--lines=5"]].concat());
+        assert_eq!(words(&args(Some("5")), 7_900_000), [&always[..], &["--lines=5", "--since=@7"]].concat());
     }
 }

@@ -82,7 +82,7 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
 async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
     tokio::select! {
         removed = jobs.wait_removed(path, name) => Ok(removed?),
-        interrupted = session::interrupted() => interrupted,
+        interrupted = session::interrupted() => interrupted.map(drop),
     }
 }
 

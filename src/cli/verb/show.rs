@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::exit::Status;
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, Properties, to_text};
 
@@ -27,26 +26,28 @@ pub(crate) async fn run(args: Args) -> Outcome {
     if args.json {
         return run_json(client, &args).await;
     }
-    let first = args.names.first().map(String::as_str);
+    let mut gap = "";
     many::each(&args.names, async |name| {
         let properties = properties(client, name).await?;
-        let gap = if Some(name) == first { "" } else { "\n" };
-        output::write(&format!("{gap}{}", text(&properties, &args.property, args.value)))
+        let text = text(&properties, &args.property, args.value);
+        output::write(&format!("{}{text}", std::mem::replace(&mut gap, "\n")))
     })
     .await
 }
 
 async fn run_json(client: &Client, args: &Args) -> Outcome {
     let mut objects = Vec::new();
-    for name in &args.names {
+    let worst = many::each(&args.names, async |name| {
         let mut json = properties(client, name).await?.to_json();
         if let Some(object) = json.as_object_mut().filter(|_| !args.property.is_empty()) {
             object.retain(|name, _| args.property.contains(name));
         }
         objects.push(json);
-    }
+        Ok(())
+    })
+    .await?;
     output::write_json(&objects.into())?;
-    Ok(Status::SUCCESS)
+    Ok(worst)
 }
 
 async fn properties(client: &Client, name: &str) -> Result<Properties, crate::client::ClientError> {

@@ -1,13 +1,13 @@
 //! `holmctl status`, in machinectl's manner.
 
-use std::fmt::Write as _;
 use std::process::Command;
 
 use super::stats::{Figures, figures};
 use crate::cli::error::CliError;
+use crate::cli::report::{Report, quoted};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, ContainerProxy, Properties};
-use crate::model::Bytes;
+use crate::model::{Bytes, Signal, Usec};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,10 +21,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Outcome {
     let client = &Client::connect().await?;
-    let first = args.names.first().map(String::as_str);
+    let mut gap = "";
     many::each(&args.names, async |name| {
-        let gap = if Some(name) == first { "" } else { "\n" };
-        output::write(&format!("{gap}{}", status(client, name, args.lines).await?))
+        let text = status(client, name, args.lines).await?;
+        output::write(&format!("{}{text}", std::mem::replace(&mut gap, "\n")))
     })
     .await
 }
@@ -33,122 +33,38 @@ async fn status(client: &Client, name: &str, lines: u32) -> Result<String, CliEr
     let container = client.container(name).await?;
     let properties = client.properties(container.inner().path(), "org.holm1.Container").await?;
     let mut report = Report::default();
-    report.describe(&properties);
-    // What follows is not there while it does not run, or not for everybody; then it is left out.
-    report.figures(figures(client, name).await.unwrap_or_default());
-    report.root(&properties, mapped(client, &properties).await.ok().flatten());
-    report.tree(&properties, &processes(&container).await.unwrap_or_default());
-    let mut text = report.0;
-    if lines > 0 {
-        let journal = journal(&properties.text("Unit"), lines);
-        if !journal.is_empty() {
-            let _ = write!(text, "\n{journal}");
-        }
+    // What is not there while it does not run, or not for everybody, is left out.
+    describe(&mut report, &properties);
+    report.line("OS", &container.get_os_release().await.ok().and_then(os).unwrap_or_default());
+    report.line("Unit", &properties.text("Unit"));
+    limits(&mut report, &figures(client, name).await.unwrap_or_default());
+    report.line("Root", &root(client, &properties).await.ok().flatten().unwrap_or_default());
+    report.line("CGroup", &properties.text("ControlGroup"));
+    report.tree(&groups(processes(&container).await.unwrap_or_default()));
+    let mut text = report.into_text();
+    let journal = journal(&properties.text("Unit"), properties.number("CreatedUSec"), lines);
+    if !journal.is_empty() {
+        text.push('\n');
+        text.push_str(&journal);
     }
     Ok(text)
 }
 
-type Processes = Vec<(String, u32, String)>;
-
-async fn processes(container: &ContainerProxy<'_>) -> Result<Processes, ClientError> {
-    let mut processes = container.get_processes().await?;
-    processes.sort();
-    Ok(processes)
-}
-
-/// Bytes of the pool that the container's device maps, and whether it is active.
-async fn mapped(client: &Client, properties: &Properties) -> Result<Option<(u64, bool)>, ClientError> {
-    let id = format!("container:{}", properties.text("Id"));
-    let devices = client.devices().await?.list_devices().await?;
-    Ok(devices.into_iter().find(|device| device.0 == id).map(|(_, _, _, mapped, active)| (mapped, active)))
-}
-
-/// The last lines, as `systemctl status` has them; empty where there is no journal.
-fn journal(unit: &str, lines: u32) -> String {
-    let mut command = Command::new("journalctl");
-    command.args(["--no-pager", "--quiet", "--output=short", "-n", &lines.to_string(), "-u", unit]);
-    let output = command.stderr(std::process::Stdio::null()).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
-}
-
-/// Lines with right-aligned keys.
-#[derive(Debug, Default)]
-struct Report(String);
-
-impl Report {
-    fn line(&mut self, key: &str, value: &str) {
-        if !value.is_empty() {
-            let _ = writeln!(self.0, "{key:>12}: {value}");
-        }
-    }
-
-    fn describe(&mut self, properties: &Properties) {
-        let get = |name| properties.text(name);
-        let state = get("State");
-        let _ = writeln!(self.0, "{} {} ({})", output::dot(&state), get("Name"), get("Id"));
-        self.line("State", &state_line(properties));
-        let moment = match state.as_str() {
-            "created" => "CreatedUSec",
-            "stopped" | "failed" => "StoppedUSec",
-            _ => "StartedUSec",
-        };
-        self.line("Since", &output::since(properties.number(moment)));
-        match properties.number("Leader") {
-            0 => {}
-            leader => self.line("Leader", &leader_line(leader)),
-        }
-        self.line("Image", &get("Image"));
-        self.line("Command", &get("Command"));
-        self.line("Unit", &get("Unit"));
-        self.line("Labels", &get("Labels"));
-    }
-
-    fn figures(&mut self, figures: Figures) {
-        let limited = |value: String, limit: Option<String>| match limit {
-            Some(limit) => format!("{value} (limit {limit})"),
-            None => value,
-        };
-        let bytes = |value| Bytes(value).to_string();
-        if let Some(tasks) = figures.tasks {
-            self.line("Tasks", &limited(tasks.to_string(), figures.tasks_max.map(|limit| limit.to_string())));
-        }
-        if let Some(memory) = figures.memory {
-            self.line("Memory", &limited(bytes(memory), figures.memory_max.map(bytes)));
-        }
-        if let Some(cpu) = figures.cpu_usec {
-            self.line("CPU", &output::span(cpu));
-        }
-    }
-
-    fn root(&mut self, properties: &Properties, mapped: Option<(u64, bool)>) {
-        let size = Bytes(properties.number("Size"));
-        let Some((mapped, active)) = mapped else { return };
-        let state = if active { "active" } else { "inactive" };
-        let line = format!("container:{}, {size}, {} mapped, {state}", properties.text("Id"), Bytes(mapped));
-        self.line("Root", &line);
-    }
-
-    /// The control group with its processes, by sub-group.
-    fn tree(&mut self, properties: &Properties, processes: &Processes) {
-        self.line("CGroup", &properties.text("ControlGroup"));
-        let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
-        for (group, pid, command) in processes {
-            let text = format!("{pid} {command}");
-            match groups.last_mut() {
-                Some((last, members)) if last == group => members.push(text),
-                _ => groups.push((group, vec![text])),
-            }
-        }
-        let last = groups.len().saturating_sub(1);
-        for (index, (group, members)) in groups.iter().enumerate() {
-            let (fork, bar) = if index == last { ("└─", "  ") } else { ("├─", "│ ") };
-            let _ = writeln!(self.0, "{INDENT}{fork}{}", if group.is_empty() { "." } else { group });
-            for (index, member) in members.iter().enumerate() {
-                let fork = if index + 1 == members.len() { "└─" } else { "├─" };
-                let _ = writeln!(self.0, "{INDENT}{bar}{fork}{member}");
-            }
-        }
-    }
+fn describe(report: &mut Report, properties: &Properties) {
+    let get = |name| properties.text(name);
+    let state = get("State");
+    report.title(&format!("{} {} ({})", output::dot(&state), get("Name"), get("Id")));
+    report.line("State", &state_line(properties));
+    let moment = match state.as_str() {
+        "created" => "CreatedUSec",
+        "stopped" | "failed" => "StoppedUSec",
+        _ => "StartedUSec",
+    };
+    report.line("Since", &output::since(properties.number(moment)));
+    report.line("Leader", &leader(properties.number("Leader")));
+    report.line("Image", &get("Image"));
+    report.line("Command", &quoted(&properties.texts("Command")));
+    report.lines("Labels", properties.texts("Labels").iter().map(String::as_str));
 }
 
 /// The state and what to know about it.
@@ -157,23 +73,95 @@ fn state_line(properties: &Properties) -> String {
     let text = properties.text("StatusText");
     let detail = match state.as_str() {
         _ if !text.is_empty() => text,
-        "stopped" | "failed" if properties.status("ExitStatus") >= 0 => {
-            format!("{}, status {}", properties.text("Result"), properties.status("ExitStatus"))
-        }
-        "stopped" | "failed" => properties.text("Result"),
+        "stopped" | "failed" => ending(&properties.text("Result"), properties.status("ExitStatus")),
         _ => String::new(),
     };
-    if detail.is_empty() { state } else { format!("{state} ({detail})") }
+    let shown = output::coloured(&state, &state);
+    if detail.is_empty() { shown } else { format!("{shown} ({detail})") }
 }
 
-fn leader_line(leader: u64) -> String {
-    match std::fs::read_to_string(format!("/proc/{leader}/comm")) {
-        Ok(name) => format!("{leader} ({})", name.trim_end()),
-        Err(_) => leader.to_string(),
+/// How the last run ended. A status above 128 is a signal's, unless the payload itself said so.
+fn ending(result: &str, status: i32) -> String {
+    let signal = Signal::from_number(status - 128).ok().filter(|_| result != "exit-code");
+    match (status, signal) {
+        (..=-1, _) => result.to_owned(),
+        (_, Some(signal)) => format!("{result}, {signal}"),
+        (_, None) => format!("{result}, status {status}"),
     }
 }
 
-const INDENT: &str = "              ";
+fn leader(pid: u64) -> String {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        _ if pid == 0 => String::new(),
+        Ok(name) => format!("{pid} ({})", name.trim_end()),
+        Err(_) => pid.to_string(),
+    }
+}
+
+fn os(mut fields: std::collections::HashMap<String, String>) -> Option<String> {
+    fields.remove("PRETTY_NAME").or_else(|| fields.remove("NAME"))
+}
+
+fn limits(report: &mut Report, figures: &Figures) {
+    let limited = |value: String, limit: Option<String>| match limit {
+        Some(limit) => format!("{value} (limit {limit})"),
+        None => value,
+    };
+    let bytes = |value| Bytes(value).to_string();
+    let count = |value: u64| value.to_string();
+    let tasks = figures.tasks.map(|tasks| limited(count(tasks), figures.tasks_max.map(count)));
+    let memory = figures.memory.map(|memory| limited(bytes(memory), figures.memory_max.map(bytes)));
+    for (key, value) in [("Tasks", tasks), ("Memory", memory), ("CPU", figures.cpu_usec.map(output::span))] {
+        report.line(key, &value.unwrap_or_default());
+    }
+}
+
+/// The container's device in the pool.
+async fn root(client: &Client, properties: &Properties) -> Result<Option<String>, ClientError> {
+    let id = format!("container:{}", properties.text("Id"));
+    let devices = client.devices().await?.list_devices().await?;
+    let device = devices.into_iter().find(|device| device.0 == id);
+    Ok(device.map(|(id, thin, _, mapped, active)| root_line(&id, thin, mapped, properties.number("Size"), active)))
+}
+
+fn root_line(id: &str, thin: u32, mapped: u64, size: u64, active: bool) -> String {
+    let size = if size > 0 { format!(" of {}", Bytes(size)) } else { String::new() };
+    let active = if active { "active" } else { "inactive" };
+    format!("{id} (thin device {thin}), {}{size} mapped, {active}", Bytes(mapped))
+}
+
+type Processes = Vec<(String, u32, String)>;
+
+async fn processes(container: &ContainerProxy<'_>) -> Result<Processes, ClientError> {
+    Ok(container.get_processes().await?)
+}
+
+/// Sub-groups with their processes, in order.
+fn groups(mut processes: Processes) -> Vec<(String, Vec<String>)> {
+    processes.sort();
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (group, pid, command) in processes {
+        let member = format!("{pid} {command}");
+        match groups.last_mut() {
+            Some((last, members)) if *last == group => members.push(member),
+            _ => groups.push((group, vec![member])),
+        }
+    }
+    groups
+}
+
+/// The last lines, as `systemctl status` has them, of this container and not of a former one of its name; empty where
+/// there is no journal.
+fn journal(unit: &str, created: Usec, lines: u32) -> String {
+    if lines == 0 {
+        return String::new();
+    }
+    let mut command = Command::new("journalctl");
+    command.args(["--no-pager", "--quiet", "--output=short", "-n", &lines.to_string(), "-u", unit]);
+    command.arg(format!("--since=@{}", created / 1_000_000));
+    let output = command.stderr(std::process::Stdio::null()).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests {
@@ -186,21 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_shows_groups_and_their_processes() {
-        let properties =
-            Properties::from_map(text(&[("ControlGroup", "/holm.slice/holm-web.scope")]).into_iter().collect());
-        let processes = [("payload", 7, "sleep 1d"), ("payload", 8, "cat"), ("supervisor", 6, "holm-init")];
-        let processes = processes.map(|(group, pid, command)| (group.into(), pid, command.into())).to_vec();
-        let mut report = Report::default();
-        report.tree(&properties, &processes);
-        let expected = "      CGroup: /holm.slice/holm-web.scope
-              ├─payload
-              │ ├─7 sleep 1d
-              │ └─8 cat
-              └─supervisor
-                └─6 holm-init
-";
-        assert_eq!(report.0, expected);
+    fn processes_are_shown_by_group() {
+        let process = |group: &str, pid, command: &str| (group.to_owned(), pid, command.to_owned());
+        let processes =
+            vec![process("supervisor", 6, "holm-init"), process("payload", 8, "cat"), process("payload", 7, "sh")];
+        let expected = [
+            ("payload".to_owned(), vec!["7 sh".to_owned(), "8 cat".to_owned()]),
+            ("supervisor".to_owned(), vec!["6 holm-init".to_owned()]),
+        ];
+        assert_eq!(groups(processes), expected);
     }
 
     #[test]
@@ -210,5 +192,20 @@ mod tests {
         assert_eq!(state_line(&Properties::from_map(values.into_iter().collect())), "stopped (exit-code, status 3)");
         let failed = text(&[("State", "failed"), ("StatusText", "no such program")]);
         assert_eq!(state_line(&Properties::from_map(failed.into_iter().collect())), "failed (no such program)");
+    }
+
+    #[test]
+    fn a_signal_is_named_unless_it_was_none() {
+        assert_eq!(ending("timeout", 137), "timeout, SIGKILL");
+        assert_eq!(ending("exit-code", 137), "exit-code, status 137");
+        assert_eq!(ending("success", 0), "success, status 0");
+        assert_eq!(ending("lost", -1), "lost");
+    }
+
+    #[test]
+    fn a_root_has_its_size_when_one_was_asked_for() {
+        assert_eq!(root_line("container:7", 9, 8 << 20, 0, true), "container:7 (thin device 9), 8M mapped, active");
+        let line = "container:7 (thin device 9), 8M of 10G mapped, inactive";
+        assert_eq!(root_line("container:7", 9, 8 << 20, 10 << 30, false), line);
     }
 }

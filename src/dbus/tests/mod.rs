@@ -84,11 +84,12 @@ impl Stage {
             state: Latest::new(SystemState::Running),
         };
         let devices = DeviceSet::new(Door::default(), Driver::Copy, Arc::clone(&pool));
-        serve_fixed(&server, manager, devices).await.unwrap();
+        let tree = serve_fixed(&server, manager, devices).await.unwrap();
         let publisher = Publisher {
             truth: truth.clone(),
             connection: server.clone(),
             table: Arc::new(Table::default()),
+            tree,
             pool,
             door: Door::default(),
             ended: VecDeque::new(),

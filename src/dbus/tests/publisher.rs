@@ -106,7 +106,7 @@ async fn a_jobs_result_comes_before_its_removal() {
 #[tokio::test]
 async fn a_process_stays_for_a_while_and_goes_with_its_container() {
     let mut stage = stage!();
-    let exited = |id| ProcessView { exit: Some(Exit::Code(0)), ..samples::process(id) };
+    let exited = |id| ProcessView { exit: Some(Exit::Code(0)), ended: true, ..samples::process(id) };
     happen(
         &mut stage,
         [

@@ -43,7 +43,7 @@ fn position(steps: &[Step], name: &str) -> usize {
 fn a_launch_with_everything_takes_these_steps() {
     let expected = "MakePrivate HostRelease OpenBind AttachRoot PivotRoot CgroupNamespace Hostname Loopback MountProc \
         MountSys MountCgroup MountDev DeviceNodes MountDevPts MountDevShm MountDevMqueue MountRun RunHost AttachBind \
-        ReadOnlyPaths MaskPaths FindUser OpenTerminal Console WorkingDirectory ReadOnlyRoot Keyring Stdio Session \
+        ReadOnlyPaths MaskPaths FindUser OpenTerminal Console WorkingDirectory ReadOnlyRoot Keyring ResourceLimits Stdio Session \
         BoundingSet User OwnSets NoNewPrivileges CloseFds Exec";
     assert_eq!(names(&launch_steps(&plan()).unwrap()).join(" "), expected);
 }

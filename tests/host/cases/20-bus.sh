@@ -20,6 +20,18 @@ for member in CreateContainer RunContainer ListContainers GetContainer GetContai
     grep -q "^\.$member" /tmp/introspect || fail "Manager has no $member"
 done
 busctl tree org.holm1 | grep -q /org/holm1/image/busybox || fail "no object for the image"
+python3 - <<'P' || fail "introspection of nodes that only lead to others"
+import subprocess, xml.etree.ElementTree as xml
+def children(path):
+    text = subprocess.run(["busctl", "call", "--json=short", "org.holm1", path, "org.freedesktop.DBus.Introspectable", "Introspect"], check=True, capture_output=True, text=True).stdout
+    import json
+    node = xml.fromstring(json.loads(text)["data"][0])
+    assert not node.findall("node/*"), f"{path} tells more than the names of its children"
+    return [child.get("name") for child in node.findall("node")]
+assert children("/") == ["org"] and children("/org") == ["holm1"]
+assert "deviceset" in children("/org/holm1") and "image" in children("/org/holm1")
+assert "busybox" in children("/org/holm1/image") and children("/org/holm1/image/busybox") == []
+P
 assert_eq 's "thin"' "$(busctl get-property org.holm1 /org/holm1 org.holm1.Manager Driver)" "the driver"
 
 timeout 20 busctl monitor --json=short org.holm1 >/tmp/monitor 2>/dev/null &
@@ -32,6 +44,9 @@ grep -q "/org/holm1/container/bus_2d$$" /tmp/run || fail "RunContainer answered 
 now() { holmctl show "$name" -p State --value; }; eventually_eq 10 running now
 path=/org/holm1/container/bus_2d$$
 assert_eq "s \"running\"" "$(busctl get-property org.holm1 "$path" org.holm1.Container State)" "State"
+busctl tree org.holm1 >/tmp/tree 2>/tmp/err
+assert_eq "" "$(cat /tmp/err)" "busctl tree on standard error"
+for object in "$path" /org/holm1/image/busybox /org/holm1/deviceset; do grep -q "$object\$" /tmp/tree || fail "the tree lacks $object: $(cat /tmp/tree)"; done
 manager ListContainers | grep -q "\"$name\" \"running\" \"busybox\" \"holm-$name.scope\" \"$path\"" || fail "ListContainers: $(manager ListContainers)"
 leader=$(holmctl show "$name" -p Leader --value)
 manager GetContainerByPID u "$leader" | grep -q "$path" || fail "GetContainerByPID"
@@ -63,6 +78,7 @@ org.holm1.Error.NoSuchImage
 org.holm1.Error.InvalidName" "$names" "error names"
 
 holmctl rm --force "$name"
+if busctl tree org.holm1 | grep -q "$path"; then fail "the tree still has $path"; fi
 eventually 5 grep -q ContainerRemoved /tmp/monitor
 kill "$monitor" 2>/dev/null; wait "$monitor" 2>/dev/null || true
 for member in ContainerNew JobNew JobRemoved ContainerRemoved PropertiesChanged InterfacesAdded InterfacesRemoved; do

@@ -1,0 +1,262 @@
+//! A host for one test: the true engine and records, with fakes below it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+
+use crate::engine::{
+    ContainerView, CreateRequest, Engine, EngineError, Event, JobId, JobResult, Parts, RemoveOptions, RunIo, Settings,
+    StopOptions,
+};
+use crate::model::{
+    Bytes, ContainerName, DeviceId, DeviceInfo, DeviceState, Driver, ImageConfig, ImageInfo, ImageName, PoolStatus,
+    Status,
+};
+use crate::records::Store;
+use crate::runtime::fake::FakeLauncher;
+use crate::storage::{self, Access, AddOptions, BASE, DeviceSet, MountedDevice, Removal, StorageError};
+use crate::systemd::fake::{FakeMachines, FakeScopes};
+
+/// What survives a daemon.
+pub(super) struct Host {
+    pub(super) devices: Arc<Faulty>,
+    pub(super) scopes: Arc<FakeScopes>,
+    pub(super) machines: Arc<FakeMachines>,
+    pub(super) launcher: FakeLauncher,
+    directory: tempfile::TempDir,
+}
+
+/// Long enough for anything on a loaded machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Host {
+    pub(super) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let base = DeviceId::parse(BASE).unwrap();
+        let config = ImageConfig { command: vec!["sleep".into(), "1000".into()], ..ImageConfig::default() };
+        let image = ImageInfo {
+            name: ImageName::parse("box").unwrap(),
+            digest: "sha256:0".into(),
+            size: Bytes(0),
+            created_usec: 0,
+            layers: Vec::new(),
+            device: base,
+            devices: Vec::new(),
+            config,
+        };
+        let host = Self {
+            devices: Arc::new(Faulty { set: storage::in_memory(), failing: Mutex::default() }),
+            scopes: Arc::new(FakeScopes::with_control_groups(&directory.path().join("cgroup"))),
+            machines: Arc::default(),
+            launcher: FakeLauncher::default(),
+            directory,
+        };
+        host.store().put_image(&image).unwrap();
+        host
+    }
+
+    pub(super) fn store(&self) -> Store {
+        Store::open(&self.path("state"), &self.path("run")).unwrap()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A daemon starts.
+    pub(super) fn open(&self) -> Engine {
+        let parts = Parts {
+            settings: Settings { slice: "holm.slice".into(), stop_timeout_usec: 20_000_000, pids_limit: None },
+            devices: Arc::clone(&self.devices) as Arc<dyn DeviceSet>,
+            scopes: Arc::clone(&self.scopes) as _,
+            machines: Arc::clone(&self.machines) as _,
+            launcher: Arc::new(self.launcher.clone()),
+            store: self.store(),
+            stored: Vec::new(),
+        };
+        Engine::open(parts).unwrap()
+    }
+
+    /// Does something with a daemon, which is killed then.
+    pub(super) fn with_daemon<T>(&self, work: impl AsyncFnOnce(Engine) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let result = runtime.block_on(async { work(self.open()).await });
+        runtime.shutdown_background();
+        result
+    }
+
+    /// What is left of any container, eventually: nothing.
+    pub(super) async fn nothing_is_left(&self) {
+        let end = Instant::now() + PATIENCE;
+        while let Some(left) = self.left() {
+            assert!(Instant::now() < end, "left: {left}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn left(&self) -> Option<String> {
+        let devices: Vec<_> = self.devices.devices().unwrap().into_iter().map(|device| device.id.to_string()).collect();
+        let records = names(&self.path("state/containers"));
+        let runs = names(&self.path("run/run"));
+        let (units, machines) = (self.scopes.units(), self.machines.list());
+        let alive = self.launcher.alive();
+        let clean = devices == [BASE]
+            && records.is_empty()
+            && runs.is_empty()
+            && units.is_empty()
+            && machines.is_empty()
+            && alive == 0;
+        let left = || format!("{devices:?} {records:?} {runs:?} {units:?} {machines:?}, {alive} processes");
+        (!clean).then(left)
+    }
+}
+
+pub(super) fn names(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+pub(super) fn name(text: &str) -> ContainerName {
+    ContainerName::parse(text).unwrap()
+}
+
+/// A container of `box` that runs this in a shell; without a text, what the image says.
+pub(super) fn request(container: &str, shell: &str) -> CreateRequest {
+    let command = if shell.is_empty() { Vec::new() } else { ["sh", "-c", shell].map(str::to_owned).to_vec() };
+    CreateRequest {
+        name: Some(name(container)),
+        image: Some(ImageName::parse("box").unwrap()),
+        command,
+        ..CreateRequest::default()
+    }
+}
+
+/// The verbs, each to its end.
+pub(super) trait Verbs {
+    async fn done(&self, ask: impl FnOnce(&Engine) -> Result<JobId, EngineError>) -> Result<JobResult, EngineError>;
+    async fn started(&self, container: &str);
+    async fn stopped(&self, container: &str);
+    async fn removed(&self, container: &str);
+    async fn reaches(&self, container: &str, status: Status) -> ContainerView;
+    fn look(&self, container: &str) -> ContainerView;
+}
+
+impl Verbs for Engine {
+    async fn done(&self, ask: impl FnOnce(&Engine) -> Result<JobId, EngineError>) -> Result<JobResult, EngineError> {
+        let events = self.subscribe();
+        let id = ask(self)?;
+        Ok(end_of(events, id).await)
+    }
+
+    async fn started(&self, container: &str) {
+        let result = self.done(|engine| engine.start(&name(container), RunIo::default())).await.unwrap();
+        assert_eq!(result, JobResult::Done);
+    }
+
+    async fn stopped(&self, container: &str) {
+        let result = self.done(|engine| engine.stop(&name(container), StopOptions::default())).await.unwrap();
+        assert_eq!(result, JobResult::Done);
+    }
+
+    async fn removed(&self, container: &str) {
+        let result = self.done(|engine| engine.remove(&name(container), RemoveOptions { force: true })).await.unwrap();
+        assert_eq!(result, JobResult::Done);
+    }
+
+    async fn reaches(&self, container: &str, status: Status) -> ContainerView {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let view = self.look(container);
+            if view.status == status {
+                return view;
+            }
+            assert!(Instant::now() < end, "{container} is {:?}, not {status:?}", view.status);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn look(&self, container: &str) -> ContainerView {
+        self.container(&name(container)).unwrap()
+    }
+}
+
+pub(super) async fn end_of(mut events: broadcast::Receiver<Event>, id: JobId) -> JobResult {
+    let end = async {
+        loop {
+            if let Event::JobRemoved(job) = events.recv().await.unwrap()
+                && job.id == id
+            {
+                return job.result.unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, end).await.expect("every job ends")
+}
+
+/// A DeviceSet that fails when told to.
+#[derive(Debug)]
+pub(super) struct Faulty {
+    set: Arc<dyn DeviceSet>,
+    failing: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Faulty {
+    /// The next call of this method fails.
+    pub(super) fn fail_next(&self, method: &'static str) {
+        *self.failing.lock().unwrap().entry(method).or_default() += 1;
+    }
+
+    fn check(&self, method: &'static str) -> Result<(), StorageError> {
+        match self.failing.lock().unwrap().get_mut(method) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                let advice = "as the test wants it";
+                Err(StorageError::PoolState { pool: "t-pool".into(), state: "failed", advice })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl DeviceSet for Faulty {
+    fn driver(&self) -> Driver {
+        self.set.driver()
+    }
+
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+        self.check("add").and_then(|()| self.set.add_device(id, base, options))
+    }
+
+    fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError> {
+        self.set.complete_device(id)
+    }
+
+    fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError> {
+        self.check("remove").and_then(|()| self.set.remove_device(id))
+    }
+
+    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        self.check("mount").and_then(|()| self.set.mount_device(id, access))
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {
+        let mut devices = self.set.devices()?;
+        devices.retain(|device| device.state != DeviceState::Removing);
+        Ok(devices)
+    }
+
+    fn device(&self, id: &DeviceId) -> Result<DeviceInfo, StorageError> {
+        self.set.device(id)
+    }
+
+    fn status(&self) -> Result<PoolStatus, StorageError> {
+        self.set.status()
+    }
+
+    fn close(&self) -> Result<(), StorageError> {
+        self.set.close()
+    }
+}
