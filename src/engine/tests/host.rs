@@ -17,7 +17,10 @@ use crate::model::{
 };
 use crate::records::Store;
 use crate::runtime::fake::FakeLauncher;
-use crate::storage::{self, Access, AddOptions, BASE, DeviceSet, MountedDevice, Removal, StorageError};
+use crate::storage::{
+    self, Access, AddOptions, BASE, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report,
+    StorageError, Trimmed,
+};
 use crate::systemd::fake::{FakeMachines, FakeScopes};
 
 /// What survives a daemon.
@@ -209,7 +212,7 @@ impl Faulty {
         *self.failing.lock().unwrap().entry(method).or_default() += 1;
     }
 
-    fn check(&self, method: &'static str) -> Result<(), StorageError> {
+    fn fail_at(&self, method: &'static str) -> Result<(), StorageError> {
         match self.failing.lock().unwrap().get_mut(method) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -227,7 +230,7 @@ impl DeviceSet for Faulty {
     }
 
     fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
-        self.check("add").and_then(|()| self.set.add_device(id, base, options))
+        self.fail_at("add").and_then(|()| self.set.add_device(id, base, options))
     }
 
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError> {
@@ -235,11 +238,11 @@ impl DeviceSet for Faulty {
     }
 
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError> {
-        self.check("remove").and_then(|()| self.set.remove_device(id))
+        self.fail_at("remove").and_then(|()| self.set.remove_device(id))
     }
 
     fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
-        self.check("mount").and_then(|()| self.set.mount_device(id, access))
+        self.fail_at("mount").and_then(|()| self.set.mount_device(id, access))
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {
@@ -254,6 +257,38 @@ impl DeviceSet for Faulty {
 
     fn status(&self) -> Result<PoolStatus, StorageError> {
         self.set.status()
+    }
+
+    fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError> {
+        self.set.grow(data, metadata)
+    }
+
+    fn trim(&self) -> Result<Trimmed, StorageError> {
+        self.set.trim()
+    }
+
+    fn check(&self) -> Result<Report, StorageError> {
+        self.set.check()
+    }
+
+    fn repair(&self) -> Result<Report, StorageError> {
+        self.set.repair()
+    }
+
+    fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {
+        self.set.remove_foreign(thin_id)
+    }
+
+    fn growth(&self) -> Vec<DeviceGrowth> {
+        self.set.growth()
+    }
+
+    fn on_pressure(&self, listener: PressureListener) {
+        self.set.on_pressure(listener);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.set.warnings()
     }
 
     fn close(&self) -> Result<(), StorageError> {
