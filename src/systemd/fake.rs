@@ -81,7 +81,6 @@ impl FakeScopes {
         let scope = Scope {
             unit: request.unit.clone(),
             control_group: PathBuf::from("/").join(&request.slice).join(&request.unit),
-            invocation_id: format!("{:032x}", state.requests.len()),
         };
         state.scopes.insert(request.unit.clone(), scope.clone());
         Ok(scope)

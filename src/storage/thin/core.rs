@@ -5,9 +5,7 @@
 //! 3. the table: what is on record; never held over I/O, so that reads never wait for a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::backend::Backend;
 use super::journal::Journal;
@@ -25,7 +23,8 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     writer: Mutex<Writer>,
     table: Mutex<Table>,
-    slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    /// Users are not counted here: the kernel knows them, also those of a former daemon.
+    slots: Mutex<BTreeMap<u32, Slot>>,
     /// Told when there is something for the remover to do.
     pub(super) bell: Box<dyn Bell>,
 }
@@ -77,21 +76,8 @@ pub(super) struct Table {
     pub(super) read_only: bool,
 }
 
-/// One device's node.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    /// Held over I/O on the device. Users are not counted here: the kernel knows them, also those of a former daemon.
-    pub(super) idle: Mutex<Option<Idle>>,
-}
-
-/// A mount that was needed to make the device and is kept for a moment for its first user.
-#[derive(Debug)]
-pub(super) struct Idle {
-    /// The mount.
-    pub(super) mount: OwnedFd,
-    /// Since when.
-    pub(super) since: Instant,
-}
+/// One device's node and mount, held over I/O on the device.
+type Slot = Arc<Mutex<()>>;
 
 /// Whether a step must be on the disk before anything else happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,8 +291,7 @@ impl Core {
     pub(super) fn try_delete(&self, thin: u32) -> Result<bool, StorageError> {
         let Some(device) = self.removable(thin) else { return Ok(true) };
         let slot = self.slot(thin);
-        let Ok(mut idle) = slot.idle.try_lock() else { return Ok(false) };
-        idle.take();
+        let Ok(held) = slot.try_lock() else { return Ok(false) };
         if !self.deactivate(&device) {
             return Ok(false);
         }
@@ -320,7 +305,7 @@ impl Core {
             return Ok(false);
         }
         self.record(&mut lock(&self.writer), &Op::Deleted { thin }, Durability::Later)?;
-        drop(idle);
+        drop(held);
         lock(&self.slots).remove(&thin);
         Ok(true)
     }
@@ -420,13 +405,8 @@ impl Core {
     }
 
     /// The slot of a device.
-    pub(super) fn slot(&self, thin: u32) -> Arc<Slot> {
+    pub(super) fn slot(&self, thin: u32) -> Slot {
         lock(&self.slots).entry(thin).or_default().clone()
-    }
-
-    /// All slots.
-    pub(super) fn slots(&self) -> Vec<(u32, Arc<Slot>)> {
-        lock(&self.slots).iter().map(|(thin, slot)| (*thin, slot.clone())).collect()
     }
 
     /// The name and UUID of a device's node.
