@@ -167,7 +167,7 @@ impl Core {
         let mut writer = lock(&self.writer);
         self.check(&writer)?;
         loop {
-            let device = self.draft(&writer, id, origin, size, pending)?;
+            let device = self.draft(id, origin, size, pending)?;
             let thin = device.thin;
             self.record(&mut writer, &Op::Create(device.clone()), Durability::Now)?;
             let made = self.make(&mut writer, &device);
@@ -191,7 +191,6 @@ impl Core {
 
     fn draft(
         &self,
-        writer: &Writer,
         id: &DeviceId,
         origin: Option<&Device>,
         size: Bytes,
@@ -208,7 +207,7 @@ impl Core {
         Ok(Device {
             id: id.clone(),
             thin,
-            stamp: writer.transaction + 1,
+            stamp: table.state.transaction + 1,
             base: origin.map(|origin| (origin.id.clone(), origin.thin)),
             size,
             pending,
@@ -275,15 +274,27 @@ impl Core {
     }
 
     fn intend_removal(&self, writer: &mut Writer, thin: u32) -> Result<(), StorageError> {
-        let transaction = writer.transaction + 1;
-        self.record(writer, &Op::Delete { thin, transaction }, Durability::Now)?;
-        match self.raise(writer, transaction) {
+        let transaction = self.table().state.transaction + 1;
+        self.record(writer, &Op::Delete { thin, transaction }, Durability::Now)
+    }
+
+    /// Before anything is deleted: a journal of an earlier time, which does not know of the deletion, is behind the pool
+    /// from here on. Not when the deletion is intended, so that nobody waits for the pool to hear that a name is free.
+    fn raise_to_intended(&self) -> Result<bool, StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        let intended = self.table().state.transaction;
+        if writer.transaction == intended {
+            return Ok(true);
+        }
+        match self.raise(&mut writer, intended) {
+            Ok(()) => Ok(true),
             // A pool without room for it takes no message; the intent stands, and the deletion is tried again later.
             Err(StorageError::DeviceMapper { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                tracing::debug!(thin, "the pool is read-only; the device is deleted later");
-                Ok(())
+                tracing::debug!("the pool is read-only; nothing is deleted now");
+                Ok(false)
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
@@ -293,6 +304,9 @@ impl Core {
         let slot = self.slot(thin);
         let Ok(held) = slot.try_lock() else { return Ok(false) };
         if !self.deactivate(&device) {
+            return Ok(false);
+        }
+        if !self.raise_to_intended()? {
             return Ok(false);
         }
         // The number may be somebody else's by now, when the pool lost our device.

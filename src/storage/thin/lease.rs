@@ -36,8 +36,19 @@ impl Core {
                 advice: format!("ask for at least {}", origin.size),
             });
         }
-        self.admit()?;
+        self.admit_after_removals()?;
         self.snapshot(id, &origin, size, options.pending)
+    }
+
+    /// What was removed a moment ago may still fill the pool.
+    fn admit_after_removals(&self) -> Result<(), StorageError> {
+        match self.admit() {
+            Err(StorageError::PoolFull { .. }) if !self.removing().is_empty() => {
+                self.tidy();
+                self.admit()
+            }
+            other => other,
+        }
     }
 
     fn snapshot(&self, id: &DeviceId, origin: &Device, size: Bytes, pending: bool) -> Result<(), StorageError> {
@@ -206,13 +217,11 @@ impl Core {
         matches!(look(), Ok(None))
     }
 
-    /// Marks `id` for removal, and deletes it if it has no node. A node that is there is in use or on its way, and the
-    /// remover waits for that.
+    /// Marks `id` for removal; the remover deletes it. Nothing is asked of device-mapper here: while the kernel lets go
+    /// of a node, which is what it does at the end of a container, every question waits for that.
     pub(super) fn remove(&self, id: &DeviceId) -> Result<Removal, StorageError> {
-        let Some(device) = self.begin_removal(id)? else { return Ok(Removal::NotThere) };
-        let (name, _) = self.node_names(&device);
-        if matches!(self.backend.node(&name), Ok(None)) && self.try_delete(device.thin)? {
-            return Ok(Removal::Removed);
+        if self.begin_removal(id)?.is_none() {
+            return Ok(Removal::NotThere);
         }
         self.bell.ring();
         Ok(Removal::Deferred)

@@ -92,8 +92,8 @@ const STEPS: [(&str, Step); 8] = [
     ("add pending", |core| core.add(&id("new"), &id("a"), &options(true))),
     ("add larger", |core| core.add(&id("new"), &id("a"), &AddOptions { size: Some(Bytes(2 << 30)), pending: false })),
     ("complete", |core| core.finish(&id("p"))),
-    ("remove", |core| core.remove(&id("b")).map(drop)),
-    ("remove pending", |core| core.remove(&id("p")).map(drop)),
+    ("remove", |core| delete(core, "b")),
+    ("remove pending", |core| delete(core, "p")),
     ("snapshot of an active device", |core| {
         let held = core.mount(&id("b"), Access::ReadWrite)?;
         let result = core.add(&id("new"), &id("b"), &options(false));
@@ -102,9 +102,19 @@ const STEPS: [(&str, Step); 8] = [
     }),
     ("remove and add again", |core| {
         core.remove(&id("b"))?;
-        core.add(&id("b"), &id("a"), &options(false))
+        core.add(&id("b"), &id("a"), &options(false))?;
+        core.tidy();
+        Ok(())
     }),
 ];
+
+/// What `remove` begins and the remover does.
+fn delete(core: &Core, name: &str) -> Result<(), StorageError> {
+    let removal = core.remove(&id(name))?;
+    assert_ne!(removal, Removal::NotThere);
+    core.tidy();
+    Ok(())
+}
 
 /// base, a, b ready; p pending; one foreign device.
 fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
@@ -269,7 +279,8 @@ fn a_device_that_the_pool_lost_is_shown_and_can_be_removed() {
     let info = live(&core).into_iter().find(|info| info.id == id("b")).unwrap();
     assert_eq!(info.state, DeviceState::Lost);
     assert!(matches!(core.mount(&id("b"), Access::ReadOnly), Err(StorageError::WrongState { .. })));
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
 }
 
 #[test]
@@ -283,7 +294,8 @@ fn a_foreign_device_under_a_lost_devices_number_is_never_deleted() {
         pool.add_thin(thin, 1);
     });
     let core = open(&model).unwrap();
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
     assert_eq!(model.tamper(|pool| pool.thins())[&thin], 1);
 }
 
@@ -367,7 +379,28 @@ fn a_full_pool_refuses_new_devices_and_never_deletions() {
         model.tamper(|pool| *pool.numbers() = good);
     }
     model.tamper(|pool| pool.numbers().data = (8192, 8192));
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
+}
+
+#[test]
+fn what_was_removed_a_moment_ago_makes_room_for_what_is_added() {
+    let (model, core, _) = stage();
+    core.remove(&id("b")).unwrap();
+    model.tamper(|pool| pool.numbers().data = (8000, 8192));
+    assert!(core.add(&id("x"), &id("a"), &options(false)).is_err());
+    assert!(core.removing().is_empty(), "it was deleted first");
+}
+
+#[test]
+fn a_journal_from_before_a_deletion_is_behind_the_pool() {
+    let (model, core, _) = stage();
+    let old = model.journal();
+    delete(&core, "b").unwrap();
+    drop(core);
+    model.reboot(Death::Killed);
+    model.set_journal(Some(old));
+    assert_eq!(open(&model).unwrap().status().unwrap().state, PoolState::ReadOnly);
 }
 
 #[test]
