@@ -52,11 +52,11 @@ impl Core {
         }
     }
 
-    /// Throws it out; whether there was any.
+    /// Throws it out, not leaving that to the remover; whether there was any.
     pub(super) fn drop_ballast(&self) -> Result<bool, StorageError> {
-        if !self.table().state.names.contains_key(&id()) {
-            return Ok(false);
-        }
-        self.remove(&id()).map(|_| true)
+        let Some(device) = self.begin_removal(&id())? else { return Ok(false) };
+        let gone = self.try_delete(device.thin);
+        self.bell.ring();
+        gone.map(|_| true)
     }
 }

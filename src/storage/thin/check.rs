@@ -65,7 +65,7 @@ impl Core {
 
     fn look_at(&self, device: &Device) -> Result<Option<Label>, StorageError> {
         let slot = self.slot(device.thin);
-        let _idle = lock(&slot.idle);
+        let _held = lock(&slot);
         let node = self.activate(device)?;
         let failed = |source| StorageError::Io { op: "look at", path: format!("device {}", device.id).into(), source };
         peek(&*self.backend, &node).map_err(failed)

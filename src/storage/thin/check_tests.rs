@@ -66,7 +66,7 @@ fn salvage(model: &Model, journal: Option<Vec<u8>>) -> Result<Rebuilt, StorageEr
 fn a_set_that_is_well_has_no_findings_and_a_check_changes_nothing() {
     let (model, core) = stage();
     core.add(&id("fresh"), &id("a"), &AddOptions::default()).unwrap();
-    core.tidy(std::time::Instant::now() + crate::storage::thin::lease::IDLE);
+    core.tidy();
     let (journal, thins) = (model.journal(), model.tamper(|pool| pool.thins()));
     let report = core.examine().unwrap();
     assert_eq!((report.devices, &report.findings, &report.foreign), (5, &vec![], &vec![]));
@@ -187,6 +187,7 @@ fn a_journal_of_an_earlier_time_is_brought_up_to_date() {
     add(&core, "gone", "a");
     let old = model.journal();
     core.remove(&id("gone")).unwrap();
+    core.tidy();
     add(&core, "later", "a");
     let thins = model.tamper(|pool| pool.thins());
     drop(core);
