@@ -36,7 +36,6 @@ async fn a_scope_is_as_the_design_wants_it() {
         ("CPUQuotaPerSecUSec", "500ms"),
         ("TasksMax", "7"),
         ("MemoryAccounting", "yes"),
-        ("InvocationID", &scope.invocation_id),
     ] {
         assert_eq!(show(&scope, property), value, "{property}");
     }

@@ -147,17 +147,6 @@ impl Manager {
         known.map(|_| paths::image(&name)).ok_or_else(|| EngineError::NoSuchImage(name.into()).into())
     }
 
-    /// Every image: name, digest, bytes, time of import in µs, object.
-    #[zbus(out_args("images"))]
-    async fn list_images(&self) -> Result<Vec<(String, String, u64, u64, Path)>> {
-        let views = self.door.open()?.table.images.views();
-        let row = |view: &Arc<crate::engine::ImageView>| {
-            let path = paths::image(&view.name);
-            (view.name.to_string(), view.digest.clone(), view.size.0, view.created_usec, path)
-        };
-        Ok(views.iter().map(row).collect())
-    }
-
     /// Gives an image a second name.
     async fn tag_image(&self, image: &str, name: &str, #[zbus(header)] header: Header<'_>) -> Result<()> {
         let (image, name) = (ImageName::normalized(image)?, ImageName::normalized(name)?);
@@ -177,6 +166,19 @@ impl Manager {
         room.engine.remove_image(&name).await?;
         room.settled().await;
         Ok(())
+    }
+
+    // Last on purpose: busctl, reading the objects above this one, takes the direction of the last method's last argument
+    // for that of the signals, and complains unless it is "out".
+    /// Every image: name, digest, bytes, time of import in µs, object.
+    #[zbus(out_args("images"))]
+    async fn list_images(&self) -> Result<Vec<(String, String, u64, u64, Path)>> {
+        let views = self.door.open()?.table.images.views();
+        let row = |view: &Arc<crate::engine::ImageView>| {
+            let path = paths::image(&view.name);
+            (view.name.to_string(), view.digest.clone(), view.size.0, view.created_usec, path)
+        };
+        Ok(views.iter().map(row).collect())
     }
 
     /// A container is there.

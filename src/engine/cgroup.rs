@@ -104,12 +104,12 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Every process, the monitor among them: sub-cgroup, process id, command line. May wait for a process that holds its
-    /// memory map: /proc/PID/cmdline takes its lock.
+    /// Every process, the monitor among them: sub-cgroup, process id, command line. May wait for a process that holds
+    /// its memory map: /proc/PID/cmdline takes its lock.
     pub(super) fn processes(&self) -> io::Result<Vec<(String, u32, String)>> {
         let mut members = Vec::new();
         for group in subdirectories(&self.path)? {
-            members_below(&group, &mut members)?;
+            gone_is_fine(members_below(&group, &mut members))?;
         }
         let name = |group: &Path| group.strip_prefix(&self.path).unwrap_or(group).to_string_lossy().into_owned();
         Ok(members.into_iter().map(|(group, pid)| (name(&group), pid, command_line(pid))).collect())

@@ -127,13 +127,13 @@ impl Store {
     /// Writes a container's record.
     pub fn put_container(&self, record: &ContainerRecord, durability: Durability) -> Result<(), RecordError> {
         let directory = self.container(&record.spec.id);
-        if !directory.is_dir() {
+        let fresh = !directory.is_dir();
+        if fresh {
             make_private(&directory)?;
-            if durability == Durability::Synced {
-                file::sync_parent(&directory)?;
-            }
         }
-        file::write(&directory.join(CONTAINER), record, durability)
+        file::write(&directory.join(CONTAINER), record, durability)?;
+        // Last: what the file's own sync took along to the disk costs nothing now.
+        if fresh && durability == Durability::Synced { file::sync_parent(&directory) } else { Ok(()) }
     }
 
     /// Forgets a container. What remains of it after an error is still listed.

@@ -47,8 +47,8 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// Makes a pending device ready: what was written to it is on the disk when this returns.
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError>;
 
-    /// Removes `id`. The name is free and the intent is on the disk when this returns; a device still in use is
-    /// deleted when its last user is gone.
+    /// Removes `id`. The name is free and the intent is on the disk when this returns; the device is deleted when its
+    /// last user is gone, which is not waited for.
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
 
     /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody.
@@ -91,7 +91,7 @@ pub enum Access {
 pub enum Removal {
     /// Gone.
     Removed,
-    /// Hidden; deleted when its last user is gone.
+    /// Hidden; deleted in the background, when its last user is gone.
     Deferred,
     /// There was none.
     NotThere,

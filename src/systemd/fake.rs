@@ -107,7 +107,6 @@ impl FakeScopes {
         let scope = Scope {
             unit: request.unit.clone(),
             control_group: self.control_group(request),
-            invocation_id: format!("{:032x}", state.requests.len()),
         };
         state.scopes.insert(request.unit.clone(), (request.pid, scope.clone()));
         Ok(scope)

@@ -2,7 +2,8 @@
 //!
 //! machined is told of each container and its own scope (RegisterMachine…, not CreateMachine…). It forgets a machine
 //! when its scope ends, and everything when it is restarted; then each is registered again. A container works as well
-//! without it, so nothing here takes long or is needed for a start.
+//! without it, so nothing here takes long or is needed for a start. It is told a moment after the start: one that has
+//! ended by then is nobody's to list, and would cost machined, systemd and the bus a fifth of its whole start.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,8 +46,16 @@ pub struct Machined {
 struct Shared {
     connection: zbus::Connection,
     proxy: ManagerProxy<'static>,
-    machines: Mutex<BTreeMap<ContainerName, Machine>>,
+    machines: Mutex<BTreeMap<ContainerName, Listed>>,
     restarted: Notify,
+}
+
+/// A machine in our list.
+#[derive(Debug)]
+struct Listed {
+    machine: Machine,
+    /// Whether machined may know of it.
+    told: bool,
 }
 
 #[zbus::proxy(
@@ -96,13 +105,16 @@ impl Machined {
 
     /// Tells machined of a machine, and again whenever machined is restarted.
     ///
-    /// The machine is in the list when this returns, and what is returned tells machined: it takes 5 s at most, and
-    /// may run beside anything else, also beside [`Machined::unregister`]. After an error the machine is in the list
-    /// all the same, for machined's next start.
+    /// The machine is in the list when this returns, and what is returned tells machined, after 50 ms: it takes 5 s at
+    /// most, and may run beside anything else, also beside [`Machined::unregister`]. After an error the machine is in
+    /// the list all the same, for machined's next start.
     pub fn register(&self, machine: Machine) -> impl Future<Output = Result<(), SystemdError>> + Send + use<> {
-        self.shared.machines().insert(machine.name.clone(), machine.clone());
+        self.shared.machines().insert(machine.name.clone(), Listed { machine: machine.clone(), told: false });
         let shared = Arc::clone(&self.shared);
-        async move { shared.register_if_listed(&machine).await }
+        async move {
+            sleep(MOMENT).await;
+            shared.register_if_listed(&machine).await
+        }
     }
 
     /// Takes a machine off the list when this returns, and off machined's in what is returned, which takes 5 s at
@@ -111,7 +123,7 @@ impl Machined {
         let listed = self.shared.machines().remove(name);
         let shared = Arc::clone(&self.shared);
         async move {
-            if let Some(machine) = listed {
+            if let Some(Listed { machine, told: true }) = listed {
                 shared.unregister(&machine.name).await;
             }
         }
@@ -138,17 +150,24 @@ impl Drop for Machined {
 
 impl Shared {
     /// Inserting and removing are single steps, so the list is sound even after a panic.
-    fn machines(&self) -> MutexGuard<'_, BTreeMap<ContainerName, Machine>> {
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<ContainerName, Listed>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lists(&self, machine: &Machine) -> bool {
-        self.machines().get(&machine.name) == Some(machine)
+        self.machines().get(&machine.name).is_some_and(|listed| listed.machine == *machine)
+    }
+
+    /// Whether the machine is listed; from now on machined may know of it.
+    fn about_to_tell(&self, machine: &Machine) -> bool {
+        let mut machines = self.machines();
+        let listed = machines.get_mut(&machine.name).filter(|listed| listed.machine == *machine);
+        listed.map(|listed| listed.told = true).is_some()
     }
 
     /// A container may end while machined is being told of it: then it is not told, or told again.
     async fn register_if_listed(&self, machine: &Machine) -> Result<(), SystemdError> {
-        if !self.lists(machine) {
+        if !self.about_to_tell(machine) {
             return Ok(());
         }
         let registered = self.register(machine).await;
@@ -246,7 +265,7 @@ async fn watch(mut owners: fdo::NameOwnerChangedStream, shared: Arc<Shared>) {
 async fn register_after_restarts(shared: Arc<Shared>) {
     loop {
         shared.restarted.notified().await;
-        let machines: Vec<Machine> = shared.machines().values().cloned().collect();
+        let machines: Vec<Machine> = shared.machines().values().map(|listed| listed.machine.clone()).collect();
         for machine in machines {
             if let Err(error) = shared.register_if_listed(&machine).await {
                 tracing::debug!(machine = %machine.name, %error, "cannot register a machine again, ignoring");
@@ -255,6 +274,8 @@ async fn register_after_restarts(shared: Arc<Shared>) {
     }
 }
 
+/// How long a container must live to be told of. `machinectl list` has it well within a tenth of a second.
+const MOMENT: Duration = Duration::from_millis(50);
 /// How long machined may take.
 const LIMIT: Duration = Duration::from_secs(5);
 const MACHINED: &str = "org.freedesktop.machine1";

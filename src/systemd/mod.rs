@@ -89,10 +89,8 @@ pub struct ScopeRequest {
 pub struct Scope {
     /// Unit name.
     pub unit: String,
-    /// Its control group below the mount of cgroup2, from the unit's `ControlGroup` property.
+    /// Its control group below the mount of cgroup2.
     pub control_group: PathBuf,
-    /// Its invocation id as 32 hexadecimal digits.
-    pub invocation_id: String,
 }
 
 /// What can go wrong with systemd.

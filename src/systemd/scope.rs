@@ -1,7 +1,7 @@
 //! Scopes through systemd's manager.
 //!
 //! StartTransientUnit only queues a job, so its reply proves nothing: the scope is there when JobRemoved says `done`
-//! for that job, and its control group is what the unit's property says, never what its name suggests.
+//! for that job, and its control group is where the kernel says that its process is.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::try_join;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zbus::proxy::CacheProperties;
@@ -192,11 +191,15 @@ impl Systemd {
         if result != "done" {
             return Err(SystemdError::JobFailed { unit: unit.clone(), result });
         }
-        let scope = self.read(unit).await?;
         // A short read of a file in memory: not worth a thread.
         let Ok(membership) = std::fs::read_to_string(format!("/proc/{}/cgroup", request.pid)) else {
             return Err(SystemdError::ProcessGone { unit: unit.clone(), pid: request.pid });
         };
+        // The kernel's word for where systemd has put it, without a question to systemd.
+        if let Some(control_group) = scope_of(&membership, unit) {
+            return Ok(Scope { unit: unit.clone(), control_group });
+        }
+        let scope = self.read(unit).await?;
         if is_within(&membership, &scope.control_group) {
             return Ok(scope);
         }
@@ -204,19 +207,13 @@ impl Systemd {
         Err(SystemdError::WrongControlGroup { unit: unit.clone(), found })
     }
 
-    /// What a start needs of a loaded scope, in two reads at once.
+    /// Where systemd says that a loaded scope is.
     async fn read(&self, unit: &str) -> Result<Scope, SystemdError> {
         let path = unit_path(unit);
-        let control_group = bus::property::<String>(&self.connection, SYSTEMD, &path, SCOPE, "ControlGroup");
-        let invocation_id = bus::property::<Vec<u8>>(&self.connection, SYSTEMD, &path, UNIT, "InvocationID");
-        let (control_group, invocation_id) = try_join(control_group, invocation_id)
+        let control_group: String = bus::property(&self.connection, SYSTEMD, &path, SCOPE, "ControlGroup")
             .await
             .map_err(|error| failed("read the control group of", unit, error))?;
-        Ok(Scope {
-            unit: unit.to_owned(),
-            control_group: PathBuf::from(control_group),
-            invocation_id: invocation_id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        })
+        Ok(Scope { unit: unit.to_owned(), control_group: PathBuf::from(control_group) })
     }
 
     /// Takes a start back, as far as that goes: the unit ends when its process does, which the caller sees to, and is
@@ -306,13 +303,23 @@ fn refused_property(error: &zbus::Error, wishes: &[&'static str]) -> Option<&'st
     words.find_map(|word| wishes.iter().copied().find(|wish| *wish == word))
 }
 
-/// Whether `/proc/PID/cgroup` puts the process into this control group or below it (cgroups(7)): in the unified
-/// hierarchy, or in systemd's own where the machine has none.
+/// Where `/proc/PID/cgroup` puts the process (cgroups(7)): in the unified hierarchy, or in systemd's own where the
+/// machine has none.
+fn places(membership: &str) -> impl Iterator<Item = &Path> {
+    let lines = membership.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path)))
+        .map(Path::new)
+}
+
+/// Whether the process is in this control group or below it.
 fn is_within(membership: &str, control_group: &Path) -> bool {
-    let paths = membership.lines().filter_map(|line| {
-        line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
-    });
-    !control_group.as_os_str().is_empty() && paths.into_iter().any(|path| Path::new(path).starts_with(control_group))
+    !control_group.as_os_str().is_empty() && places(membership).any(|path| path.starts_with(control_group))
+}
+
+/// The control group of the process if it is named like the unit.
+fn scope_of(membership: &str, unit: &str) -> Option<PathBuf> {
+    places(membership).find(|path| path.ends_with(unit)).map(Path::to_owned)
 }
 
 /// Whether no process is in a control group, or it is gone. In doubt there is one. A short read of a file in memory.

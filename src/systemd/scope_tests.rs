@@ -16,7 +16,6 @@ async fn a_start_waits_for_its_job_and_says_where_the_scope_is() {
     let scope = host.systemd.start(&request("holm-web.scope")).await.unwrap();
     assert_eq!(scope.unit, "holm-web.scope");
     assert_eq!(scope.control_group, own_control_group());
-    assert_eq!(scope.invocation_id, "0102030405060708090a0b0c0d0e0f10");
     assert_eq!(host.log(), ["start holm-web.scope"]);
 }
 
@@ -448,11 +447,6 @@ impl FakeUnit {
     #[zbus(property)]
     fn conflicts(&self) -> Vec<String> {
         self.conflicts.clone()
-    }
-
-    #[zbus(property, name = "InvocationID")]
-    fn invocation_id(&self) -> Vec<u8> {
-        (1..=16).collect()
     }
 }
 

@@ -5,9 +5,7 @@
 //! 3. the table: what is on record; never held over I/O, so that reads never wait for a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::backend::Backend;
 use super::journal::Journal;
@@ -25,7 +23,8 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     writer: Mutex<Writer>,
     table: Mutex<Table>,
-    slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    /// Users are not counted here: the kernel knows them, also those of a former daemon.
+    slots: Mutex<BTreeMap<u32, Slot>>,
     /// Told when there is something for the remover to do.
     pub(super) bell: Box<dyn Bell>,
 }
@@ -77,21 +76,8 @@ pub(super) struct Table {
     pub(super) read_only: bool,
 }
 
-/// One device's node.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    /// Held over I/O on the device. Users are not counted here: the kernel knows them, also those of a former daemon.
-    pub(super) idle: Mutex<Option<Idle>>,
-}
-
-/// A mount that was needed to make the device and is kept for a moment for its first user.
-#[derive(Debug)]
-pub(super) struct Idle {
-    /// The mount.
-    pub(super) mount: OwnedFd,
-    /// Since when.
-    pub(super) since: Instant,
-}
+/// One device's node and mount, held over I/O on the device.
+type Slot = Arc<Mutex<()>>;
 
 /// Whether a step must be on the disk before anything else happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +167,7 @@ impl Core {
         let mut writer = lock(&self.writer);
         self.check(&writer)?;
         loop {
-            let device = self.draft(&writer, id, origin, size, pending)?;
+            let device = self.draft(id, origin, size, pending)?;
             let thin = device.thin;
             self.record(&mut writer, &Op::Create(device.clone()), Durability::Now)?;
             let made = self.make(&mut writer, &device);
@@ -205,7 +191,6 @@ impl Core {
 
     fn draft(
         &self,
-        writer: &Writer,
         id: &DeviceId,
         origin: Option<&Device>,
         size: Bytes,
@@ -222,7 +207,7 @@ impl Core {
         Ok(Device {
             id: id.clone(),
             thin,
-            stamp: writer.transaction + 1,
+            stamp: table.state.transaction + 1,
             base: origin.map(|origin| (origin.id.clone(), origin.thin)),
             size,
             pending,
@@ -289,15 +274,27 @@ impl Core {
     }
 
     fn intend_removal(&self, writer: &mut Writer, thin: u32) -> Result<(), StorageError> {
-        let transaction = writer.transaction + 1;
-        self.record(writer, &Op::Delete { thin, transaction }, Durability::Now)?;
-        match self.raise(writer, transaction) {
+        let transaction = self.table().state.transaction + 1;
+        self.record(writer, &Op::Delete { thin, transaction }, Durability::Now)
+    }
+
+    /// Before anything is deleted: a journal of an earlier time, which does not know of the deletion, is behind the pool
+    /// from here on. Not when the deletion is intended, so that nobody waits for the pool to hear that a name is free.
+    fn raise_to_intended(&self) -> Result<bool, StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        let intended = self.table().state.transaction;
+        if writer.transaction == intended {
+            return Ok(true);
+        }
+        match self.raise(&mut writer, intended) {
+            Ok(()) => Ok(true),
             // A pool without room for it takes no message; the intent stands, and the deletion is tried again later.
             Err(StorageError::DeviceMapper { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                tracing::debug!(thin, "the pool is read-only; the device is deleted later");
-                Ok(())
+                tracing::debug!("the pool is read-only; nothing is deleted now");
+                Ok(false)
             }
-            other => other,
+            Err(error) => Err(error),
         }
     }
 
@@ -305,9 +302,11 @@ impl Core {
     pub(super) fn try_delete(&self, thin: u32) -> Result<bool, StorageError> {
         let Some(device) = self.removable(thin) else { return Ok(true) };
         let slot = self.slot(thin);
-        let Ok(mut idle) = slot.idle.try_lock() else { return Ok(false) };
-        idle.take();
+        let Ok(held) = slot.try_lock() else { return Ok(false) };
         if !self.deactivate(&device) {
+            return Ok(false);
+        }
+        if !self.raise_to_intended()? {
             return Ok(false);
         }
         // The number may be somebody else's by now, when the pool lost our device.
@@ -320,7 +319,7 @@ impl Core {
             return Ok(false);
         }
         self.record(&mut lock(&self.writer), &Op::Deleted { thin }, Durability::Later)?;
-        drop(idle);
+        drop(held);
         lock(&self.slots).remove(&thin);
         Ok(true)
     }
@@ -420,13 +419,8 @@ impl Core {
     }
 
     /// The slot of a device.
-    pub(super) fn slot(&self, thin: u32) -> Arc<Slot> {
+    pub(super) fn slot(&self, thin: u32) -> Slot {
         lock(&self.slots).entry(thin).or_default().clone()
-    }
-
-    /// All slots.
-    pub(super) fn slots(&self) -> Vec<(u32, Arc<Slot>)> {
-        lock(&self.slots).iter().map(|(thin, slot)| (*thin, slot.clone())).collect()
     }
 
     /// The name and UUID of a device's node.

@@ -9,14 +9,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::backend::{Node, Spec};
-use super::core::{Core, Idle, Slot, lock};
+use super::core::{Core, lock};
 use super::label::{self, Label};
 use super::state::{Device, Phase};
 use crate::model::{Bytes, DeviceId};
 use crate::storage::{Access, AddOptions, BASE, Lease, MountedDevice, Removal, StorageError};
-
-/// How long a fresh device's mount is kept for its first user.
-pub(super) const IDLE: Duration = Duration::from_secs(2);
 
 /// How often removals are tried again for which no event came.
 const RETRY: Duration = Duration::from_secs(5);
@@ -28,7 +25,8 @@ const SETTLING: Duration = Duration::from_millis(200);
 const GOING: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Snapshot, label and growth.
+    /// Makes the snapshot. Label and size stay its origin's until it is first mounted for writing: so this costs no
+    /// mount, and whoever makes a device in order to use it mounts it once.
     pub(super) fn add(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
         let origin = self.find(base, &[Phase::Ready])?;
         let size = whole_blocks(options.size.unwrap_or(origin.size), self.settings.block_size);
@@ -38,24 +36,27 @@ impl Core {
                 advice: format!("ask for at least {}", origin.size),
             });
         }
-        self.admit()?;
-        let device = self.snapshot(id, &origin, size, options.pending)?;
-        let kept = self.prepare(&device);
-        if kept.is_err()
-            && let Err(error) = self.remove(id)
-        {
-            tracing::debug!(%error, %id, "cannot remove a device that could not be completed");
-        }
-        kept
+        self.admit_after_removals()?;
+        self.snapshot(id, &origin, size, options.pending)
     }
 
-    fn snapshot(&self, id: &DeviceId, origin: &Device, size: Bytes, pending: bool) -> Result<Device, StorageError> {
+    /// What was removed a moment ago may still fill the pool.
+    fn admit_after_removals(&self) -> Result<(), StorageError> {
+        match self.admit() {
+            Err(StorageError::PoolFull { .. }) if !self.removing().is_empty() => {
+                self.tidy();
+                self.admit()
+            }
+            other => other,
+        }
+    }
+
+    fn snapshot(&self, id: &DeviceId, origin: &Device, size: Bytes, pending: bool) -> Result<(), StorageError> {
         // Held so that nobody activates the origin between the look at it and the snapshot.
         let slot = self.slot(origin.thin);
-        let mut idle = lock(&slot.idle);
-        idle.take();
+        let _held = lock(&slot);
         let _still = self.hold_still(origin)?;
-        self.create(id, Some(origin), size, pending)
+        self.create(id, Some(origin), size, pending).map(drop)
     }
 
     /// Suspends an active origin: an unsuspended one could take blocks for its own that the snapshot shares.
@@ -72,17 +73,6 @@ impl Core {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
             Err(source) => Err(failed(source)),
         }
-    }
-
-    /// First mount of a fresh device, kept for its first user.
-    fn prepare(&self, device: &Device) -> Result<(), StorageError> {
-        let slot = self.slot(device.thin);
-        let mut idle = lock(&slot.idle);
-        let mount = self.open_mount(device, Access::ReadWrite)?;
-        *idle = Some(Idle { mount, since: Instant::now() });
-        drop(idle);
-        self.bell.ring();
-        Ok(())
     }
 
     /// The base: an empty file system with an empty tree.
@@ -108,20 +98,13 @@ impl Core {
     pub(super) fn mount(self: &Arc<Self>, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
         let device = self.find(id, &[Phase::Ready, Phase::Pending])?;
         let slot = self.slot(device.thin);
-        let mut idle = lock(&slot.idle);
+        let _held = lock(&slot);
         // It may have been removed while this waited.
         let now = self.find(id, &[Phase::Ready, Phase::Pending])?;
         if now.thin != device.thin {
             return Err(StorageError::NoSuchDevice(id.clone()));
         }
-        let mount = match (access, idle.take()) {
-            (Access::ReadWrite, Some(idle)) => idle.mount,
-            (_, idle) => {
-                drop(idle);
-                self.open_mount(&device, access)?
-            }
-        };
-        drop(idle);
+        let mount = self.open_mount(&device, access)?;
         Ok(MountedDevice::new(mount, Box::new(ThinLease(Arc::downgrade(self)))))
     }
 
@@ -234,11 +217,11 @@ impl Core {
         matches!(look(), Ok(None))
     }
 
-    /// Removes `id`, or marks it for removal.
+    /// Marks `id` for removal; the remover deletes it. Nothing is asked of device-mapper here: while the kernel lets go
+    /// of a node, which is what it does at the end of a container, every question waits for that.
     pub(super) fn remove(&self, id: &DeviceId) -> Result<Removal, StorageError> {
-        let Some(device) = self.begin_removal(id)? else { return Ok(Removal::NotThere) };
-        if self.try_delete(device.thin)? {
-            return Ok(Removal::Removed);
+        if self.begin_removal(id)?.is_none() {
+            return Ok(Removal::NotThere);
         }
         self.bell.ring();
         Ok(Removal::Deferred)
@@ -248,29 +231,23 @@ impl Core {
     pub(super) fn finish(&self, id: &DeviceId) -> Result<(), StorageError> {
         let device = self.find(id, &[Phase::Pending])?;
         let slot = self.slot(device.thin);
-        let mut idle = lock(&slot.idle);
+        let held = lock(&slot);
         // A second mount of the same device shares the first one's file system, so this syncs for all of them.
-        let mount = match idle.take() {
-            Some(idle) => idle.mount,
-            None => self.open_mount(&device, Access::ReadWrite)?,
-        };
+        let mount = self.open_mount(&device, Access::ReadWrite)?;
         sync(&device, mount.as_fd())?;
         drop(mount);
-        drop(idle);
+        drop(held);
         self.ready(id)
     }
 
-    /// The remover's work: closes mounts that nobody came for, deletes what is not in use any more. Returns when it
-    /// wants to be called again although nothing happens.
-    pub(super) fn tidy(&self, now: Instant) -> Option<Duration> {
+    /// The remover's work: deletes what is not in use any more. Returns when it wants to be called again although
+    /// nothing happens.
+    pub(super) fn tidy(&self) -> Option<Duration> {
         let mut next = None;
-        for (_, slot) in self.slots() {
-            next = soonest(next, close_idle(&slot, now));
-        }
         for thin in self.removing() {
             match self.try_delete(thin) {
                 Ok(true) => {}
-                Ok(false) => next = soonest(next, Some(RETRY)),
+                Ok(false) => next = Some(RETRY),
                 Err(error) => {
                     tracing::debug!(%error, thin, "cannot finish a removal, ignoring until the next start");
                 }
@@ -279,9 +256,9 @@ impl Core {
         next
     }
 
-    /// Closes every idle mount and asks every node that is not leased to go; true when all are gone.
+    /// Asks every node that is not leased to go; true when all are gone.
     pub(super) fn deactivate_all(&self) -> Result<bool, StorageError> {
-        self.tidy(Instant::now() + IDLE);
+        self.tidy();
         let listed = |source| self.settings.failed("list the devices of", source);
         for node in self.backend.ours().map_err(listed)? {
             if let Err(error) = self.backend.remove(&node.name) {
@@ -291,7 +268,7 @@ impl Core {
         for node in self.backend.ours().map_err(listed)?.iter().filter(|node| node.users == 0) {
             self.backend.wait_gone(&node.name, GOING).map_err(listed)?;
         }
-        self.tidy(Instant::now() + IDLE);
+        self.tidy();
         Ok(self.backend.ours().map_err(listed)?.is_empty())
     }
 }
@@ -323,22 +300,6 @@ impl Drop for HeldStill<'_> {
             tracing::debug!(%error, self.name, "cannot resume a device; the next start does it");
         }
     }
-}
-
-/// Closes an idle mount that is old enough; else says when it will be.
-fn close_idle(slot: &Slot, now: Instant) -> Option<Duration> {
-    // Somebody is at it: then it is not idle, or will ring.
-    let mut idle = slot.idle.try_lock().ok()?;
-    let age = now.saturating_duration_since(idle.as_ref()?.since);
-    if age < IDLE {
-        return Some(IDLE - age);
-    }
-    idle.take();
-    None
-}
-
-fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    a.into_iter().chain(b).min()
 }
 
 /// Up to a multiple of a pool block.

@@ -14,6 +14,7 @@
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
 //! somebody else changed the pool; the device is made, and the kernel stamps it with that id; a done record follows.
+//! A deletion is the same, but for its caller it is over with the intent: the remover does the rest.
 //! After a crash the stamp tells whose a device is, so nothing is ever deleted that cannot be proven ours.
 
 mod backend;

@@ -70,7 +70,7 @@ fn run(core: &Weak<Core>, shared: &Shared, events: Option<Uevents>) {
     let mut next = Some(Duration::ZERO);
     while wait(shared, events.as_ref(), next) {
         let Some(core) = core.upgrade() else { return };
-        next = core.tidy(Instant::now());
+        next = core.tidy();
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -12,7 +11,6 @@ use super::backend::{Mode, Nodes};
 use super::core::{Bell, Core, Settings};
 use super::journal::Journal;
 use super::label::Label;
-use super::lease::IDLE;
 use super::model::{Death, Model};
 use super::names::Names;
 use super::remover::{Doorbell, Remover};
@@ -94,8 +92,8 @@ const STEPS: [(&str, Step); 8] = [
     ("add pending", |core| core.add(&id("new"), &id("a"), &options(true))),
     ("add larger", |core| core.add(&id("new"), &id("a"), &AddOptions { size: Some(Bytes(2 << 30)), pending: false })),
     ("complete", |core| core.finish(&id("p"))),
-    ("remove", |core| core.remove(&id("b")).map(drop)),
-    ("remove pending", |core| core.remove(&id("p")).map(drop)),
+    ("remove", |core| delete(core, "b")),
+    ("remove pending", |core| delete(core, "p")),
     ("snapshot of an active device", |core| {
         let held = core.mount(&id("b"), Access::ReadWrite)?;
         let result = core.add(&id("new"), &id("b"), &options(false));
@@ -104,9 +102,19 @@ const STEPS: [(&str, Step); 8] = [
     }),
     ("remove and add again", |core| {
         core.remove(&id("b"))?;
-        core.add(&id("b"), &id("a"), &options(false))
+        core.add(&id("b"), &id("a"), &options(false))?;
+        core.tidy();
+        Ok(())
     }),
 ];
+
+/// What `remove` begins and the remover does.
+fn delete(core: &Core, name: &str) -> Result<(), StorageError> {
+    let removal = core.remove(&id(name))?;
+    assert_ne!(removal, Removal::NotThere);
+    core.tidy();
+    Ok(())
+}
 
 /// base, a, b ready; p pending; one foreign device.
 fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
@@ -251,7 +259,7 @@ fn a_journal_of_an_earlier_time_changes_nothing_but_lets_devices_be_used() {
     model.reboot(Death::Killed);
     model.set_journal(Some(old));
     let core = open(&model).unwrap();
-    core.tidy(Instant::now());
+    core.tidy();
     assert_eq!(model.tamper(|pool| pool.thins()), before);
     for error in [core.add(&id("x"), &id("a"), &options(false)), core.remove(&id("b")).map(drop), core.finish(&id("p"))]
     {
@@ -271,7 +279,8 @@ fn a_device_that_the_pool_lost_is_shown_and_can_be_removed() {
     let info = live(&core).into_iter().find(|info| info.id == id("b")).unwrap();
     assert_eq!(info.state, DeviceState::Lost);
     assert!(matches!(core.mount(&id("b"), Access::ReadOnly), Err(StorageError::WrongState { .. })));
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
 }
 
 #[test]
@@ -285,7 +294,8 @@ fn a_foreign_device_under_a_lost_devices_number_is_never_deleted() {
         pool.add_thin(thin, 1);
     });
     let core = open(&model).unwrap();
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
     assert_eq!(model.tamper(|pool| pool.thins())[&thin], 1);
 }
 
@@ -306,10 +316,10 @@ fn a_device_in_use_is_deleted_when_its_last_user_is_gone() {
     let thin = core.find(&id("b"), &[Phase::Ready]).unwrap().thin;
     assert_eq!(core.remove(&id("b")).unwrap(), Removal::Deferred);
     core.add(&id("b"), &id("a"), &options(false)).unwrap();
-    assert!(core.tidy(Instant::now()).is_some());
+    assert!(core.tidy().is_some());
     assert!(model.tamper(|pool| pool.thins()).contains_key(&thin));
     drop(held);
-    core.tidy(Instant::now());
+    core.tidy();
     assert!(!model.tamper(|pool| pool.thins()).contains_key(&thin));
     assert!(ready(&core).contains("b"));
 }
@@ -317,7 +327,7 @@ fn a_device_in_use_is_deleted_when_its_last_user_is_gone() {
 #[test]
 fn a_node_goes_with_its_last_user_although_the_daemon_was_killed() {
     let (model, core, _) = stage();
-    core.tidy(Instant::now() + IDLE);
+    core.tidy();
     let held = core.mount(&id("b"), Access::ReadWrite).unwrap();
     drop(core);
     assert_eq!(model.tamper(|pool| pool.nodes()).len(), 1);
@@ -328,7 +338,7 @@ fn a_node_goes_with_its_last_user_although_the_daemon_was_killed() {
 #[test]
 fn a_device_whose_node_is_about_to_go_can_be_mounted_again() {
     let (model, core, _) = stage();
-    core.tidy(Instant::now() + IDLE);
+    core.tidy();
     let first = core.mount(&id("b"), Access::ReadWrite).unwrap();
     let second = core.mount(&id("b"), Access::ReadWrite).unwrap();
     drop(first);
@@ -338,13 +348,10 @@ fn a_device_whose_node_is_about_to_go_can_be_mounted_again() {
 }
 
 #[test]
-fn a_fresh_device_stays_mounted_for_a_moment_only() {
+fn making_a_device_mounts_nothing() {
     let (model, core, _) = stage();
-    let now = Instant::now();
-    assert!(core.tidy(now).unwrap() <= IDLE);
-    assert!(!model.tamper(|pool| pool.nodes()).is_empty());
-    assert_eq!(core.tidy(now + IDLE), None);
     assert_eq!(model.tamper(|pool| pool.nodes()), []);
+    assert_eq!(core.tidy(), None);
 }
 
 #[test]
@@ -372,7 +379,28 @@ fn a_full_pool_refuses_new_devices_and_never_deletions() {
         model.tamper(|pool| *pool.numbers() = good);
     }
     model.tamper(|pool| pool.numbers().data = (8192, 8192));
-    assert_eq!(core.remove(&id("b")).unwrap(), Removal::Removed);
+    delete(&core, "b").unwrap();
+    assert!(core.removing().is_empty());
+}
+
+#[test]
+fn what_was_removed_a_moment_ago_makes_room_for_what_is_added() {
+    let (model, core, _) = stage();
+    core.remove(&id("b")).unwrap();
+    model.tamper(|pool| pool.numbers().data = (8000, 8192));
+    assert!(core.add(&id("x"), &id("a"), &options(false)).is_err());
+    assert!(core.removing().is_empty(), "it was deleted first");
+}
+
+#[test]
+fn a_journal_from_before_a_deletion_is_behind_the_pool() {
+    let (model, core, _) = stage();
+    let old = model.journal();
+    delete(&core, "b").unwrap();
+    drop(core);
+    model.reboot(Death::Killed);
+    model.set_journal(Some(old));
+    assert_eq!(open(&model).unwrap().status().unwrap().state, PoolState::ReadOnly);
 }
 
 #[test]
@@ -382,19 +410,26 @@ fn a_removal_in_a_read_only_pool_waits_until_it_can_be_written() {
     assert_eq!(core.remove(&id("b")).unwrap(), Removal::Deferred);
     assert!(matches!(core.add(&id("x"), &id("a"), &options(false)), Err(StorageError::PoolState { .. })));
     model.tamper(|pool| pool.numbers().mode = Mode::Write);
-    core.tidy(Instant::now());
+    core.tidy();
     assert!(!live(&core).iter().any(|info| info.id == id("b")));
     assert!(core.removing().is_empty());
 }
 
 #[test]
-fn every_device_gets_a_label_of_its_own_and_another_pools_is_refused() {
+fn a_device_gets_a_label_of_its_own_when_it_is_first_written() {
     let (_model, core, _) = stage();
+    let label = |name| Label::read(core.mount(&id(name), Access::ReadOnly).unwrap().mount()).unwrap().unwrap();
+    assert_eq!(label("a").id, id("base"), "inherited");
     for name in ["base", "a", "b"] {
+        core.mount(&id(name), Access::ReadWrite).unwrap();
         let device = core.find(&id(name), &[Phase::Ready]).unwrap();
-        let mount = core.mount(&id(name), Access::ReadOnly).unwrap();
-        assert_eq!(Label::read(mount.mount()).unwrap(), Some(Label::of("0-1-2", &device)));
+        assert_eq!(label(name), Label::of("0-1-2", &device));
     }
+}
+
+#[test]
+fn a_device_whose_label_names_another_pool_is_refused() {
+    let (_model, core, _) = stage();
     let device = core.find(&id("b"), &[Phase::Ready]).unwrap();
     let mount = core.mount(&id("b"), Access::ReadOnly).unwrap();
     Label::of("another", &device).write(mount.mount().as_fd()).unwrap();
@@ -405,13 +440,13 @@ fn every_device_gets_a_label_of_its_own_and_another_pools_is_refused() {
 fn a_stuck_device_stops_neither_the_list_nor_other_devices() {
     let (_model, core, _) = stage();
     let stuck = core.slot(core.find(&id("b"), &[Phase::Ready]).unwrap().thin);
-    let _held = super::core::lock(&stuck.idle);
+    let _held = super::core::lock(&stuck);
     assert_eq!(live(&core).len(), 4);
     core.status().unwrap();
     core.add(&id("x"), &id("a"), &options(false)).unwrap();
     core.mount(&id("x"), Access::ReadWrite).unwrap();
     assert_eq!(core.remove(&id("b")).unwrap(), Removal::Deferred);
-    core.tidy(Instant::now() + Duration::from_secs(60));
+    core.tidy();
 }
 
 /// A step of a random sequence; numbers pick devices.

@@ -66,21 +66,22 @@ job() { # job SUBJECT LINE… : what a job that did LINE… looks like
 c='container/web'
 {
     printf '%s\n' "$c InterfacesAdded org.holm1.Container" "ContainerNew web"
-    job web "$c PropertiesChanged State=starting" "$c PropertiesChanged ControlGroup Leader StartedUSec State=running"
+    job web "$c PropertiesChanged StartedUSec State=starting" "$c PropertiesChanged ControlGroup Leader State=running"
     printf '%s\n' "$c PropertiesChanged State=frozen" "$c PropertiesChanged State=running"
     job web "$c PropertiesChanged State=stopping" \
         "$c PropertiesChanged ExitStatus=4 Result=exit-code State=starting StoppedUSec no ControlGroup no Leader" "$c Exited 4 exit-code" \
-        "$c PropertiesChanged ControlGroup ExitStatus=-1 Leader Result=none StartedUSec State=running"
+        "$c PropertiesChanged StartedUSec" \
+        "$c PropertiesChanged ControlGroup ExitStatus=-1 Leader Result=none State=running"
     job web "$c PropertiesChanged State=stopping" \
         "$c PropertiesChanged ExitStatus=4 Result=exit-code State=stopped StoppedUSec no ControlGroup no Leader" "$c Exited 4 exit-code"
     printf '%s\n' "$c InterfacesRemoved org.holm1.Container" "ContainerRemoved web" "${c}b InterfacesAdded org.holm1.Container" "ContainerNew webb"
     job webb "${c}b InterfacesRemoved org.holm1.Container" "ContainerRemoved webb"
     printf '%s\n' "${c}c InterfacesAdded org.holm1.Container" "ContainerNew webc"
-    job webc "${c}c PropertiesChanged State=starting" "${c}c PropertiesChanged ControlGroup Leader StartedUSec State=running"
+    job webc "${c}c PropertiesChanged StartedUSec State=starting" "${c}c PropertiesChanged ControlGroup Leader State=running"
     printf '%s\n' "${c}c PropertiesChanged ExitStatus=3 Result=exit-code State=failed StoppedUSec no ControlGroup no Leader" "${c}c Exited 3 exit-code" \
         "${c}c InterfacesRemoved org.holm1.Container" "ContainerRemoved webc"
     printf '%s\n' "${c}d InterfacesAdded org.holm1.Container" "ContainerNew webd"
-    job webd "${c}d PropertiesChanged State=starting" "${c}d PropertiesChanged StartedUSec State=failed StatusText='no-such-command' was not found in the container StoppedUSec" |
+    job webd "${c}d PropertiesChanged StartedUSec State=starting" "${c}d PropertiesChanged State=failed StatusText='no-such-command' was not found in the container StoppedUSec" |
         sed 's/^job PropertiesChanged Result=done/job PropertiesChanged Error=org.holm1.Error.CommandNotFound Message Result=failed/; s/^JobRemoved webd done/JobRemoved webd failed/'
     job webd "${c}d InterfacesRemoved org.holm1.Container" "ContainerRemoved webd"
 } >/tmp/wanted
