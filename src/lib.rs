@@ -35,3 +35,6 @@ pub mod systemd;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod client;
+
+#[cfg(all(test, feature = "daemon"))]
+mod testbus;

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use super::error::CliError;
+use super::output;
 use crate::model::{ErrorCode, Exit};
 
 /// An exit status.
@@ -48,7 +49,7 @@ impl From<&CliError> for Status {
 /// Says on standard error what went wrong, and which status that is.
 pub(crate) fn report(error: &CliError) -> Status {
     if !matches!(error, CliError::Closed) {
-        eprintln!("holmctl: {error}");
+        output::tell(&error.to_string());
     }
     error.into()
 }

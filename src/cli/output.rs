@@ -124,6 +124,11 @@ pub(crate) fn write(text: &str) -> Result<(), CliError> {
     })
 }
 
+/// Says something on standard error, in one piece. When nobody can hear it, because the terminal is gone, it is not said.
+pub(crate) fn tell(text: &str) {
+    drop(io::stderr().write_all(format!("holmctl: {text}\n").as_bytes()));
+}
+
 /// Writes JSON: indented on a terminal, one line otherwise.
 pub(crate) fn write_json(value: &Json) -> Result<(), CliError> {
     let text = if io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") };
@@ -146,6 +151,11 @@ pub(crate) fn rough_span(usec: Usec) -> String {
         1_000..1_000_000 => span(usec - usec % 1_000),
         _ => span(usec - usec % 1_000_000),
     }
+}
+
+/// A moment as an option of journalctl (systemd.time(7)).
+pub(crate) fn since_argument(moment: Usec) -> String {
+    format!("--since=@{}.{:06}", moment / 1_000_000, moment % 1_000_000)
 }
 
 /// A moment in local time; `None` for 0, which is "never".

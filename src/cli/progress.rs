@@ -20,7 +20,7 @@ impl Progress {
     pub(crate) fn new(what: String) -> Self {
         let on_terminal = io::stderr().is_terminal();
         if !on_terminal {
-            eprintln!("{what}");
+            show(&format!("{what}\n"));
         }
         Self { what, on_terminal, began: Instant::now(), said: (!on_terminal).then(Instant::now) }
     }
@@ -35,7 +35,7 @@ impl Progress {
             let (_, columns) = tty::window_size(io::stderr()).unwrap_or((24, 80));
             show(&format!("\r{}\x1b[K", bar(&self.what, progress, self.began.elapsed(), usize::from(columns))));
         } else {
-            eprintln!("{}", line(&self.what, progress));
+            show(&format!("{}\n", line(&self.what, progress)));
         }
     }
 
@@ -49,8 +49,7 @@ impl Progress {
 
 /// A terminal that is gone needs no bar.
 fn show(text: &str) {
-    let mut stderr = io::stderr().lock();
-    drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
+    drop(io::stderr().write_all(text.as_bytes()));
 }
 
 fn line(what: &str, progress: JobProgress) -> String {

@@ -12,6 +12,7 @@ use zbus::OwnedObjectPath;
 use super::Outcome;
 use super::error::CliError;
 use super::exit::{self, Status};
+use super::output;
 use super::terminal::{self, Terminal};
 use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::Exit;
@@ -172,7 +173,7 @@ async fn left(terminal: Option<&Terminal>, is_all: bool) -> Ending {
 /// A kill for lack of memory looks like any other.
 fn hint(exit: Exit, oom_kills: u64) {
     if oom_kills > 0 && matches!(exit, Exit::Signal { number: 9, .. }) {
-        eprintln!("holmctl: the kernel killed it for lack of memory: raise --memory");
+        output::tell("the kernel killed it for lack of memory: raise --memory");
     }
 }
 

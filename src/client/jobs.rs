@@ -17,6 +17,18 @@ pub struct JobProgress {
     pub total: u64,
 }
 
+impl JobProgress {
+    /// Takes over what has changed; what has not is not in a signal.
+    fn update(&mut self, values: &Properties) {
+        if values.get("Progress").is_some() {
+            self.done = values.number("Progress");
+        }
+        if values.get("Total").is_some() {
+            self.total = values.number("Total");
+        }
+    }
+}
+
 /// What a job is to reach: what we look at when the daemon was restarted and the job is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal<'a> {
@@ -38,6 +50,7 @@ pub struct Jobs {
     signals: Signals,
     ended: HashMap<OwnedObjectPath, Result<(), ClientError>>,
     removed: HashSet<OwnedObjectPath>,
+    progress: HashMap<OwnedObjectPath, JobProgress>,
     subjects: HashMap<OwnedObjectPath, String>,
     interrupted: bool,
 }
@@ -52,6 +65,7 @@ impl Jobs {
             signals,
             ended: HashMap::new(),
             removed: HashSet::new(),
+            progress: HashMap::new(),
             subjects: HashMap::new(),
             interrupted: false,
         })
@@ -112,8 +126,9 @@ impl Jobs {
             Signal::Changed { path, values, .. } => match job_end(&values) {
                 Some(end) => drop(self.ended.insert(path, end)),
                 None => {
-                    let progress = JobProgress { done: values.number("Progress"), total: values.number("Total") };
-                    return Ok(Some((path, progress)));
+                    let progress = self.progress.entry(path.clone()).or_default();
+                    progress.update(&values);
+                    return Ok(Some((path, *progress)));
                 }
             },
             Signal::Listed { member, path, .. } if member == "ContainerRemoved" => drop(self.removed.insert(path)),
@@ -203,6 +218,15 @@ mod tests {
     fn values(pairs: &[(&str, &str)]) -> Properties {
         let own = |text: &str| OwnedVariant::from(Str::from(text.to_owned()));
         Properties::from_map(pairs.iter().map(|(k, v)| ((*k).to_owned(), own(v))).collect::<HashMap<_, _>>())
+    }
+
+    #[test]
+    fn what_is_not_in_a_signal_has_not_changed() {
+        let mut progress = JobProgress::default();
+        let signal = |name: &str, value: u64| Properties::from_map(HashMap::from([(name.into(), value.into())]));
+        progress.update(&signal("Total", 10));
+        progress.update(&signal("Progress", 4));
+        assert_eq!(progress, JobProgress { done: 4, total: 10 });
     }
 
     #[test]

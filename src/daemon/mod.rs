@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::options::Command;
 use crate::config::{Config, ConfigError};
@@ -18,6 +18,7 @@ use crate::engine::{Engine, EngineError, Parts, Settings};
 use crate::records::{RecordError, Store};
 use crate::runtime::{InitImage, LaunchError};
 use crate::storage::{DeviceSet, StorageError};
+use crate::sys::sender;
 use crate::systemd::{Machined, Scopes, Systemd, SystemdError, notify};
 
 /// Until reboot; made by the unit's RuntimeDirectory=.
@@ -196,14 +197,29 @@ async fn warn_about_slice(systemd: &Systemd, slice: &str) {
 }
 
 async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
+    sender::note_senders_of_term().map_err(DaemonError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        // Without the bus nobody can reach us: systemd starts us anew, and the containers run on.
-        error = server.failed() => Err(error.into()),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => if machined_sent_it() {
+                debug!(op = "daemon", "machined asks the supervisor of a machine to end, ignoring");
+            } else {
+                return Ok(());
+            },
+            _ = interrupt.recv() => return Ok(()),
+            // Without the bus nobody can reach us: systemd starts us anew, and the containers run on.
+            error = server.failed() => return Err(error.into()),
+        }
     }
+}
+
+/// From systemd 259 on, machined takes who registers a machine for its supervisor, and sends it SIGTERM when the machine
+/// has ended; but we look after more than one. The unit has systemd stop us with another signal, so none is missed.
+fn machined_sent_it() -> bool {
+    let unit = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
+    let is_machined = |groups: String| groups.lines().any(|group| group.ends_with("/systemd-machined.service"));
+    sender::sender_of_last_term().and_then(unit).is_some_and(is_machined)
 }
 
 /// At the system's end every container is stopped and every device deactivated. Otherwise, as for a restart or an

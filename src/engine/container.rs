@@ -324,7 +324,8 @@ impl Task {
                 step(self.state, now, self.record.spec.lifetime).map_err(|refusal| self.refusal(refusal))?;
             let before = std::mem::replace(&mut self.state, state);
             // Shown on the way, unless a run has just ended: then it is shown only once it is known how.
-            if matches!(state, State::Starting | State::Stopping { .. }) && !actions.contains(&Action::RecordEnd) {
+            // A launch shows itself.
+            if matches!(state, State::Stopping { .. }) && !actions.contains(&Action::RecordEnd) {
                 self.publish();
             }
             for action in actions {

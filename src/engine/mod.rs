@@ -111,6 +111,12 @@ impl Engine {
     /// Defines a container: a record and a snapshot of the image. An absent name asks for a generated one. After an
     /// error nothing of it is left.
     pub async fn create(&self, request: CreateRequest) -> Result<ContainerView, EngineError> {
+        let view = self.make(request).await?;
+        info!(container = %view.name(), op = "create", image = %view.spec.image, "Container {} created.", view.name());
+        Ok(view)
+    }
+
+    async fn make(&self, request: CreateRequest) -> Result<ContainerView, EngineError> {
         let inner = &self.inner;
         inner.check_open()?;
         let image = match &request.image {
@@ -132,14 +138,14 @@ impl Engine {
             status_text: String::new(),
         };
         let (record, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
-        info!(container = %reserved.name(), op = "create", image = %record.spec.image, "Container {} created.", reserved.name());
         steps.finish("create", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
 
     /// Defines a container and starts it.
     pub async fn run(&self, request: CreateRequest, io: RunIo) -> Result<(ContainerView, JobId), EngineError> {
-        let view = self.create(request).await?;
+        // Its start says enough in the journal, a moment later.
+        let view = self.make(request).await?;
         let job = self.start(view.name(), io)?;
         Ok((view, job))
     }

@@ -89,7 +89,7 @@ pub(super) fn make_console(setup: &mut Setup) -> Result<(), Trouble> {
     let devpts = setup.devpts.as_ref().expect("MountDevPts comes before Console");
     let terminal = setup.terminal.as_ref().expect("OpenTerminal comes before Console");
     rooted::write_new(dev.as_fd(), "console", b"", 0o600).doing("make /dev/console")?;
-    let node = mount::copy_at(devpts.as_fd(), &terminal.number.to_string(), Depth::One).doing("take the terminal")?;
+    let node = mount::copy_at(devpts.as_fd(), terminal.number.to_string(), Depth::One).doing("take the terminal")?;
     let (taken, slave) = (rustix::fs::fstat(&node), rustix::fs::fstat(&terminal.slave));
     let (taken, slave) = (taken.doing("look at the terminal")?, slave.doing("look at the terminal")?);
     if (taken.st_dev, taken.st_ino) != (slave.st_dev, slave.st_ino) {

@@ -29,7 +29,7 @@ use super::{
     StorageError, TREE, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
-use crate::sys::fsmount;
+use crate::sys::mount::{self, Attributes, Depth};
 
 /// The driver.
 #[derive(Debug)]
@@ -155,10 +155,12 @@ impl DeviceSet for CopyDeviceSet {
         let parent = path.parent().expect("a device is in a directory of its place");
         let name = path.file_name().expect("a device has a name");
         let mount = File::open(parent)
-            .and_then(|parent| fsmount::clone_tree(&parent, OsStr::new(name)))
+            .and_then(|parent| mount::copy_at(parent.as_fd(), name, Depth::One))
             .and_then(|mount| match access {
                 Access::ReadWrite => Ok(mount),
-                Access::ReadOnly => fsmount::make_read_only(&mount).map(|()| mount),
+                Access::ReadOnly => {
+                    mount::add_attributes(mount.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Depth::One).map(|()| mount)
+                }
             })
             .map_err(|source| failed("mount", &path, source))?;
         Ok(MountedDevice::new(mount, Box::new(user)))

@@ -1,12 +1,10 @@
-//! Mounts that are in no mount namespace: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), mount_setattr(2).
-#![allow(unsafe_code)]
+//! Mounts of block devices that are in no mount namespace: fsopen(2), fsconfig(2), fsmount(2).
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 /// Whether the superblock or only the mount is read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,28 +37,4 @@ pub fn detached(fs: &str, source: &Path, options: &[(&str, &str)], writable: Wri
         Writable::NotThroughThisMount | Writable::No => MountAttrFlags::MOUNT_ATTR_RDONLY,
     };
     Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
-}
-
-/// A detached mount of the directory `name` below `parent`, without the mounts below it.
-pub fn clone_tree(parent: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    Ok(mount::open_tree(parent.as_fd(), name, flags)?)
-}
-
-/// Makes this mount, not the file system, read-only.
-pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the path is a constant with a final zero, and the kernel reads as many bytes of the live local as its own
-    // size says.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -27,6 +27,8 @@ pub mod pty;
 #[cfg(feature = "daemon")]
 pub mod readiness;
 pub mod rooted;
+#[cfg(feature = "daemon")]
+pub mod sender;
 pub mod signal;
 pub mod socket;
 #[cfg(feature = "cli")]

@@ -4,6 +4,7 @@
 //! else's making: where a mount goes is a directory descriptor and one name, or the descriptor itself.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -63,9 +64,9 @@ pub fn copy(place: BorrowedFd<'_>, depth: Depth) -> io::Result<OwnedFd> {
 }
 
 /// As [`copy`], of `name` in `directory`; a symbolic link there is not followed.
-pub fn copy_at(directory: BorrowedFd<'_>, name: &str, depth: Depth) -> io::Result<OwnedFd> {
+pub fn copy_at(directory: BorrowedFd<'_>, name: impl AsRef<OsStr>, depth: Depth) -> io::Result<OwnedFd> {
     let flags = copy_flags(depth) | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    Ok(rustix::mount::open_tree(directory, name, flags)?)
+    Ok(rustix::mount::open_tree(directory, name.as_ref(), flags)?)
 }
 
 /// As [`copy`], of an absolute path in the caller's own root; symbolic links are followed.

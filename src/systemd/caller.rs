@@ -39,8 +39,8 @@ const BUS: Option<&str> = Some("org.freedesktop.DBus");
 
 #[cfg(test)]
 mod tests {
-    use super::super::testbus::TestBus;
     use super::*;
+    use crate::testbus::TestBus;
 
     #[tokio::test]
     async fn a_sender_is_known_by_its_socket() {

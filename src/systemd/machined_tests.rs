@@ -3,8 +3,8 @@
 use tokio::sync::mpsc;
 use zbus::interface;
 
-use super::super::testbus::{Refusal, TestBus};
 use super::*;
+use crate::testbus::{Refusal, TestBus};
 
 #[tokio::test]
 async fn a_container_is_registered_and_unregistered() {

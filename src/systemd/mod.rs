@@ -23,8 +23,6 @@ mod machined;
 pub mod notify;
 mod properties;
 mod scope;
-#[cfg(test)]
-mod testbus;
 
 use std::future::Future;
 use std::path::PathBuf;

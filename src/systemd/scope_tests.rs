@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use zbus::object_server::SignalEmitter;
 use zbus::{OwnedVariant, interface};
 
-use super::super::testbus::{Refusal, TestBus};
 use super::*;
 use crate::model::Bytes;
+use crate::testbus::{Refusal, TestBus};
 
 #[tokio::test]
 async fn a_start_waits_for_its_job_and_says_where_the_scope_is() {

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 
 use super::wait;
-use crate::cli::Outcome;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::session::{Ending, Payload, Session};
+use crate::cli::{Outcome, output};
 use crate::client::{Client, ClientError};
 use crate::model::ErrorCode;
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
     // Listening begins before, so that an end right after attaching is not missed.
     let mut waiter = wait::Waiter::new(&client, &args.container).await?;
     let master = container.attach().await?.remove("terminal").ok_or_else(|| no_terminal(&args.container))?;
-    eprintln!("holmctl: attached to {}: press ^] three times within a second to leave it", args.container);
+    output::tell(&format!("attached to {}: press ^] three times within a second to leave it", args.container));
     let session = Session::of_terminal(OwnedFd::from(master))?;
     match session.follow(&Payload::Container(container), None).await? {
         Ending::Exited(exit) => Ok(exit.into()),

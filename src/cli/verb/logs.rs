@@ -3,8 +3,8 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::cli::Outcome;
 use crate::cli::error::CliError;
+use crate::cli::{Outcome, output};
 use crate::client::{Client, ClientError};
 use crate::model::{ContainerName, ErrorCode, Usec};
 
@@ -77,7 +77,7 @@ fn journalctl(args: &Args, source: &Source) -> Command {
     }
     match &args.since {
         Some(since) => drop(command.arg(format!("--since={since}"))),
-        None if source.since > 0 => drop(command.arg(format!("--since=@{}", source.since / 1_000_000))),
+        None if source.since > 0 => drop(command.arg(output::since_argument(source.since))),
         None => {}
     }
     command
@@ -122,6 +122,6 @@ mod tests {
         let always = ["--no-pager", "--quiet", "--all", "--output", "cat", "--follow"];
         assert_eq!(words(&args(None), 0), [&always[..], &["--no-tail"]].concat());
         assert_eq!(words(&args(Some("5")), 0), [&always[..], &["--lines=5"]].concat());
-        assert_eq!(words(&args(Some("5")), 7_900_000), [&always[..], &["--lines=5", "--since=@7"]].concat());
+        assert_eq!(words(&args(Some("5")), 7_900_000), [&always[..], &["--lines=5", "--since=@7.900000"]].concat());
     }
 }

@@ -71,7 +71,7 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
             Ok(exit.into())
         }
         Ending::Detached => {
-            eprintln!("holmctl: detached: 'holmctl attach {name}' comes back to it");
+            output::tell(&format!("detached: 'holmctl attach {name}' comes back to it"));
             Ok(Status::SUCCESS)
         }
         Ending::Closed => Err(ClientError::Lost { subject: name }.into()),

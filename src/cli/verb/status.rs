@@ -158,7 +158,7 @@ fn journal(unit: &str, created: Usec, lines: u32) -> String {
     }
     let mut command = Command::new("journalctl");
     command.args(["--no-pager", "--quiet", "--output=short", "-n", &lines.to_string(), "-u", unit]);
-    command.arg(format!("--since=@{}", created / 1_000_000));
+    command.arg(output::since_argument(created));
     let output = command.stderr(std::process::Stdio::null()).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }

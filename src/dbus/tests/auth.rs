@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use zbus::message::Flags;
 use zbus::{Connection, Message, OwnedVariant, interface};
 
-use super::bus::Bus;
 use crate::dbus::auth::{Action, Auth, Wish};
 use crate::dbus::callers::{self, Callers};
 use crate::model::ErrorCode;
+use crate::testbus::TestBus as Bus;
 
 /// A polkit that says what it is told to say, and remembers what it was asked.
 #[derive(Clone, Default)]

@@ -1,72 +1,10 @@
-//! A private bus, and ears.
+//! Ears on the private bus.
 
-use std::io::{BufRead, BufReader, ErrorKind};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use zbus::message::Type;
 use zbus::{Connection, MatchRule, MessageStream, OwnedVariant};
-
-/// A `dbus-daemon`, ended with the value.
-pub(super) struct Bus {
-    daemon: Child,
-    address: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Bus {
-    /// `None`, and a word on standard error, if no dbus-daemon is installed.
-    pub(super) fn start() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("bus.conf");
-        std::fs::write(&config, CONFIG.replace("@DIR@", dir.path().to_str().unwrap())).unwrap();
-        let spawned = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--nopidfile", "--print-address"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut daemon = match spawned {
-            Ok(daemon) => daemon,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("SKIPPED: dbus-daemon is not installed");
-                return None;
-            }
-            Err(error) => panic!("dbus-daemon does not start: {error}"),
-        };
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        assert!(!address.is_empty(), "dbus-daemon ended without saying where it listens");
-        Some(Self { daemon, address: address.trim().to_owned(), _dir: dir })
-    }
-
-    pub(super) async fn connect(&self) -> Connection {
-        let builder = zbus::connection::Builder::address(self.address.as_str());
-        builder.method_timeout(Duration::from_secs(20)).build().await.unwrap()
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
-
-const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>session</type>
-  <listen>unix:path=@DIR@/bus</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-    <allow own="*"/>
-  </policy>
-</busconfig>
-"#;
 
 /// Every signal of one connection, heard by another.
 pub(super) struct Heard(MessageStream);

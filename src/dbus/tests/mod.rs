@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use zbus::Connection;
 
-use self::bus::Bus;
 use super::door::{Door, Settle};
 use super::manager::Manager;
 use super::publisher::{Publisher, Truth};
@@ -20,6 +19,7 @@ use super::table::{Latest, Table};
 use super::{DeviceSet, SystemState, serve_fixed};
 use crate::engine::{ContainerView, ImageView, JobView, ProcessId, ProcessView};
 use crate::model::{Driver, PoolStatus};
+use crate::testbus::TestBus as Bus;
 
 /// What the engine would say, set by the test.
 #[derive(Debug, Default)]

@@ -7,7 +7,9 @@ use crate::sys::pidfd;
 use crate::systemd::SystemdError;
 
 /// Where a start can fail, how to make it, and what it is called then.
-fn breaks() -> [(&'static str, fn(&Host), ErrorCode); 5] {
+type Break = (&'static str, fn(&Host), ErrorCode);
+
+fn breaks() -> [Break; 5] {
     [
         ("the root's mount", |host| host.devices.fail_next("mount"), ErrorCode::StorageFailed),
         ("the monitor's spawn", |host| host.launcher.refuse_next_spawn(), ErrorCode::StartFailed),
@@ -20,7 +22,7 @@ fn breaks() -> [(&'static str, fn(&Host), ErrorCode); 5] {
             ErrorCode::SystemdFailed,
         ),
         ("a step inside", |host| host.launcher.fail_next_launch("MountProc"), ErrorCode::StartFailed),
-        ("the run's record", |host| make_unwritable(host), ErrorCode::StateFailed),
+        ("the run's record", make_unwritable, ErrorCode::StateFailed),
     ]
 }
 

@@ -29,6 +29,14 @@ fn id(host: &Host) -> String {
     names(&host.path("state/containers")).pop().unwrap()
 }
 
+/// A container called `web` that ends with status 42 after its daemon was killed.
+fn ends_unseen(host: &Host) {
+    let go = host.path("go");
+    running(host, &format!("while ! test -e {}; do sleep 0.02; done; exit 42", go.display()));
+    std::fs::write(&go, "").unwrap();
+    exit_record(host);
+}
+
 /// Waits for the monitor's record without a daemon.
 fn exit_record(host: &Host) {
     let path = host.path("state/containers").join(id(host)).join("exit.json");
@@ -73,10 +81,7 @@ fn what_runs_goes_on_running_and_its_end_is_exact() {
 #[test]
 fn an_end_that_came_while_nobody_looked_is_exact() {
     let host = Host::new();
-    let go = host.path("go");
-    running(&host, &format!("while ! test -e {}; do sleep 0.02; done; exit 42", go.display()));
-    std::fs::write(&go, "").unwrap();
-    exit_record(&host);
+    ends_unseen(&host);
     host.with_daemon(async |engine| {
         let view = engine.look("web");
         assert_eq!((view.status, view.exit, view.result), (Status::Failed, Some(Exit::Code(42)), RunResult::ExitCode));
@@ -99,10 +104,9 @@ fn after_a_reboot_a_run_is_lost_unless_its_end_was_written() {
     });
 
     let host = Host::new();
-    running(&host, "exit 6");
-    exit_record(&host);
+    ends_unseen(&host);
     std::fs::remove_dir_all(host.path("run")).unwrap();
-    host.with_daemon(async |engine| assert_eq!(engine.look("web").exit, Some(Exit::Code(6))));
+    host.with_daemon(async |engine| assert_eq!(engine.look("web").exit, Some(Exit::Code(42))));
 }
 
 #[test]
@@ -188,14 +192,13 @@ fn a_record_without_a_root_is_removed() {
 #[test]
 fn an_unreadable_exit_record_is_none() {
     let host = Host::new();
-    running(&host, "exit 6");
-    exit_record(&host);
+    ends_unseen(&host);
     std::fs::write(host.path("state/containers").join(id(&host)).join("exit.json"), "{").unwrap();
     host.with_daemon(async |engine| {
         assert_eq!(engine.look("web").result, RunResult::Lost);
         engine.started("web").await;
         engine.reaches("web", Status::Failed).await;
-        assert_eq!(engine.look("web").exit, Some(Exit::Code(6)));
+        assert_eq!(engine.look("web").exit, Some(Exit::Code(42)));
     });
 }
 

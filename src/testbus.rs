@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use zbus::connection::Builder;
 
@@ -41,7 +42,7 @@ impl TestBus {
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> zbus::Connection {
-        self.builder().build().await.expect("the bus takes connections")
+        self.builder().method_timeout(PATIENCE).build().await.expect("the bus takes connections")
     }
 
     /// For a connection with a name or objects.
@@ -78,6 +79,9 @@ impl zbus::DBusError for Refusal {
         Some(&self.text)
     }
 }
+
+/// A call that is not answered by then fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
