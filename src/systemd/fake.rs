@@ -104,10 +104,7 @@ impl FakeScopes {
         if state.scopes.contains_key(&request.unit) {
             return Err(SystemdError::UnitExists(request.unit.clone()));
         }
-        let scope = Scope {
-            unit: request.unit.clone(),
-            control_group: self.control_group(request),
-        };
+        let scope = Scope { unit: request.unit.clone(), control_group: self.control_group(request) };
         state.scopes.insert(request.unit.clone(), (request.pid, scope.clone()));
         Ok(scope)
     }
