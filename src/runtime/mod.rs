@@ -25,7 +25,7 @@ mod cgroups;
 mod command;
 mod environment;
 mod exec;
-#[cfg(test)]
+#[cfg(all(test, feature = "daemon"))]
 pub(crate) mod fake;
 mod filesystems;
 mod init;

@@ -45,11 +45,16 @@ build_once() {
     printf '%s\n' "$dir/$key"
 }
 
-# prune KIND PREFIX [KEEP] : keeps the KEEP (2) most recently used artefacts PREFIX-*, and those that a test host is just about to use or holds the lock of.
+# prune KIND PREFIX [KEEP] : keeps the KEEP (2) most recently used artefacts PREFIX-*, of others those used in the last week, and those that a test host is just about to use or holds the lock of.
 prune() {
     local kind=$1 prefix=$2 keep=${3:-2} old
-    find "$cache/$kind" -mindepth 1 -maxdepth 1 -name "$prefix-*" -printf '%T@ %p\n' | sort -rn | tail -n "+$((keep + 1))" |
+    {
+        find "$cache/$kind" -mindepth 1 -maxdepth 1 -name "$prefix-*" -printf '%T@ %p\n' | sort -rn | tail -n "+$((keep + 1))"
+        # Of other suites and variants, what nobody has used for a week.
+        find "$cache/$kind" -mindepth 1 -maxdepth 1 ! -name '.*' -mtime +7 -printf '%T@ %p\n'
+    } |
         while read -r _ old; do
+            [ -e "$old" ] || continue
             [ -n "$(find "$old" -maxdepth 0 -mmin +1)" ] && flock -n "$old" true || continue
             rm -rf "$old" "${old%/*}/.${old##*/}.lock"
         done

@@ -7,11 +7,15 @@ monitor=$!
 listens() { busctl call org.holm1 /org/holm1 org.freedesktop.DBus.Peer Ping; test -s /tmp/monitor; }
 eventually 5 listens
 name=sig$$
-holmctl create --name "$name" --stop-timeout 5 busybox sh -c 'trap "exit 4" TERM; while :; do sleep 0.1; done' >/dev/null
+holmctl create --name "$name" --stop-timeout 5 busybox sh -c 'trap "exit 4" TERM; echo up; while :; do sleep 0.1; done' >/dev/null
+# Its first process heeds a signal only once it has a handler for it: pid_namespaces(7).
+ups() { test "$(holmctl logs "$name" | grep -c up)" -eq "$1"; }
 holmctl start "$name"
+eventually 5 ups 1
 holmctl freeze "$name"
 holmctl thaw "$name"
 holmctl restart "$name"
+eventually 5 ups 2
 holmctl stop "$name"
 holmctl rename "$name" "${name}b"
 holmctl rm "${name}b"

@@ -18,7 +18,7 @@ assert_eq "" "$(holmctl list --all --no-legend)" "an empty list without legend"
 json holmctl list
 assert_eq "[]" "$(cat /tmp/json)" "an empty list as JSON"
 systemctl stop holmd
-holmctl run -d --name "$name" --memory 64M --label app=shop --size 1G busybox sh -c 'echo hello; exec sleep 1000' >/dev/null
+holmctl run -d --name "$name" --memory 64M --label app=shop --size 12G busybox sh -c 'echo hello; exec sleep 1000' >/dev/null
 for verb in "list" "list --all" "image list" "image inspect busybox" "device list" "device status" "show $name" "doctor" "stats --no-stream"; do
     # shellcheck disable=SC2086
     json holmctl $verb
@@ -44,7 +44,7 @@ done <<X
 ^ +Tasks: [0-9]+
 ^ +Memory: .+ \(limit 64M\)\$
 ^ +CPU: .+
-^ +Root: container:[0-9a-f]{32} \(thin device [0-9]+\), [0-9.]+M of 1G mapped, active\$
+^ +Root: container:[0-9a-f]{32} \(thin device [0-9]+\), [0-9.]+M of 12G mapped, active\$
 ^ +CGroup: /holm.slice/holm-$name.scope\$
 ^ +├─payload\$
 ^ +│ └─$leader sleep 1000\$
