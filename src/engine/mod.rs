@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `lifecycle.rs` | state + event → state + actions, pure |
-//! | `container.rs` | one container: its record, its state, its queue of requests |
+//! | `container/` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
 //! | `start.rs` | the start path, in order |
 //! | `steps.rs` | how long its steps took |
