@@ -45,7 +45,7 @@ async fn a_snapshot_that_fails_is_on_no_record() {
     let host = Host::new();
     let engine = host.open();
     engine.create(request("web", "")).await.unwrap();
-    host.devices.fail_next("add_device");
+    host.devices.fail_next("add");
     let made = engine.done(|engine| engine.snapshot(&name("web"), snapshot("one"))).await.unwrap();
     assert!(matches!(made, JobResult::Failed { .. }));
     assert!(engine.look("web").snapshots.is_empty());
@@ -96,7 +96,7 @@ async fn a_clone_that_fails_leaves_nothing() {
     let host = Host::new();
     let engine = host.open();
     engine.create(request("web", "")).await.unwrap();
-    host.devices.fail_next("add_device");
+    host.devices.fail_next("add");
     let made = engine.done(|engine| engine.clone_container(&name("web"), clone_to("shop"))).await.unwrap();
     assert!(matches!(made, JobResult::Failed { .. }));
     assert!(engine.container(&name("shop")).is_err());
