@@ -2,7 +2,8 @@
 
 use super::host::{Host, Verbs, name, names, request};
 use crate::engine::{CreateRequest, RunIo};
-use crate::model::{ErrorCode, Exit, Lifetime, RunResult, Status};
+use crate::model::{DeviceId, ErrorCode, Exit, Lifetime, RunResult, Status};
+use crate::storage::{AddOptions, BASE, DeviceSet};
 use crate::sys::pidfd;
 
 /// A container called `web` that runs `shell`, and then the daemon is killed; its leader.
@@ -254,4 +255,18 @@ fn a_start_that_a_killed_daemon_began_leaves_nothing_running_unknown() {
         engine.removed("web").await;
         host.nothing_is_left().await;
     });
+}
+
+#[test]
+fn a_layer_that_a_cut_left_without_an_image_is_removed_unless_its_image_may_only_be_unreadable() {
+    let host = Host::new();
+    let layer = DeviceId::parse("layer:left").unwrap();
+    let base = DeviceId::parse(BASE).unwrap();
+    let there = || host.devices.devices().unwrap().iter().any(|device| device.id == layer);
+    host.devices.add_device(&layer, &base, &AddOptions::default()).unwrap();
+    let damaged = host.path("state/images/damaged.json");
+    std::fs::write(&damaged, "{").unwrap();
+    host.with_daemon(async |_| assert!(there()));
+    std::fs::remove_file(&damaged).unwrap();
+    host.with_daemon(async |_| host.nothing_is_left().await);
 }
