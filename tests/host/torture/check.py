@@ -54,17 +54,18 @@ class There:
 
 
 def settle(there, candidates, worker, findings, changed):
-    """The first of the candidate states that agrees with what is there; else what is wrong with the first."""
-    for_first = None
+    """The first of the candidate states that agrees with what is there; else what is wrong with the one that comes nearest."""
+    nearest = None
     for state in candidates:
         found = Findings()
         compare(there, state, worker, found, changed, candidates)
         if not found.lines():
             return state
-        for_first = for_first or found
-    for kind, texts in for_first.kinds.items():
+        if nearest is None or len(found.lines()) <= len(nearest.lines()):
+            nearest = found
+    for kind, texts in nearest.kinds.items():
         for text in texts:
-            findings.add(kind, text + (" (or the state before the step that was cut)" if len(candidates) > 1 else ""))
+            findings.add(kind, text)
     return candidates[0]
 
 
