@@ -184,6 +184,10 @@ fn a_record_without_a_root_is_removed() {
             crate::storage::DeviceSet::remove_device(&*host.devices, &device.id).unwrap();
         }
     }
+    // But not while the journal may be older than the pool.
+    host.devices.set_read_only(true);
+    host.with_daemon(async |engine| assert_eq!(engine.look("web").status, Status::Created));
+    host.devices.set_read_only(false);
     host.with_daemon(async |engine| {
         assert!(engine.containers().is_empty());
         host.nothing_is_left().await;
