@@ -71,6 +71,21 @@ pub trait Container {
     /// Lets it go on.
     #[zbus(allow_interactive_auth)]
     fn thaw(&self) -> zbus::Result<()>;
+    /// Changes what it may use.
+    #[zbus(allow_interactive_auth)]
+    fn set_resources(&self, resources: &Dict<'_>) -> zbus::Result<()>;
+    /// Makes a container of it.
+    #[zbus(allow_interactive_auth)]
+    fn clone(&self, name: &str, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Makes a snapshot of it.
+    #[zbus(allow_interactive_auth)]
+    fn snapshot(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Brings it back to a snapshot.
+    #[zbus(allow_interactive_auth)]
+    fn rollback(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Removes a snapshot of it.
+    #[zbus(allow_interactive_auth)]
+    fn remove_snapshot(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
     /// Renames it.
     #[zbus(allow_interactive_auth)]
     fn rename(&self, name: &str) -> zbus::Result<()>;
@@ -102,6 +117,9 @@ pub trait Container {
     /// The plain word for how it ended.
     #[zbus(property)]
     fn result(&self) -> zbus::Result<String>;
+    /// Its snapshots, and when each was made.
+    #[zbus(property)]
+    fn snapshots(&self) -> zbus::Result<Vec<(String, u64)>>;
 }
 
 /// An image.

@@ -9,6 +9,8 @@ pub enum ErrorCode {
     NoSuchImage,
     /// No device has that id.
     NoSuchDevice,
+    /// The container has no snapshot of that name.
+    NoSuchSnapshot,
     /// No process of Holm's has that id, or the process is in no container.
     NoSuchProcess,
     /// The name is taken.
@@ -57,10 +59,11 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoSuchContainer,
         Self::NoSuchImage,
         Self::NoSuchDevice,
+        Self::NoSuchSnapshot,
         Self::NoSuchProcess,
         Self::NameInUse,
         Self::ImageInUse,
@@ -91,6 +94,7 @@ impl ErrorCode {
             Self::NoSuchContainer => "NoSuchContainer",
             Self::NoSuchImage => "NoSuchImage",
             Self::NoSuchDevice => "NoSuchDevice",
+            Self::NoSuchSnapshot => "NoSuchSnapshot",
             Self::NoSuchProcess => "NoSuchProcess",
             Self::NameInUse => "NameInUse",
             Self::ImageInUse => "ImageInUse",

@@ -40,7 +40,8 @@ pub(super) struct Keep {
     pub(super) still: RwLock<()>,
     meter: Mutex<Meter>,
     listener: Mutex<Option<Arc<PressureListener>>>,
-    level: Mutex<PressureLevel>,
+    /// What was told last; nothing was told to a listener that is new.
+    level: Mutex<Option<PressureLevel>>,
     /// When it first looked.
     began: OnceLock<Instant>,
 }
@@ -198,8 +199,8 @@ impl Core {
 
     /// Tells who listens when the level changes, and again and again while something should be done.
     fn tell(&self, pressure: &Pressure) {
-        let before = std::mem::replace(&mut *lock(&self.keep.level), pressure.level);
-        if before == pressure.level && pressure.level < PressureLevel::High {
+        let before = lock(&self.keep.level).replace(pressure.level);
+        if before == Some(pressure.level) && pressure.level < PressureLevel::High {
             return;
         }
         // Not under the lock: the listener may ask for anything.
@@ -212,6 +213,7 @@ impl Core {
     /// Sets who is told.
     pub(super) fn listen(&self, listener: PressureListener) {
         *lock(&self.keep.listener) = Some(Arc::new(listener));
+        *lock(&self.keep.level) = None;
     }
 
     /// Devices that take room, the fastest first.
@@ -228,7 +230,7 @@ impl Core {
                 let per_second = bytes_per_second(pace.per_second, block);
                 Some(DeviceGrowth { id: device.id.clone(), mapped: Bytes(pace.mapped * block.0), per_second })
             })
-            .filter(|growth| growth.id != super::ballast::id())
+            .filter(|growth| !super::hidden::is_hidden(&growth.id))
             .collect();
         growth.sort_by_key(|growth| std::cmp::Reverse(growth.per_second));
         growth
