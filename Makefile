@@ -44,6 +44,10 @@ check: deps-build ## format, lints, unit tests: no root
 bench: build ## the benchmarks beside the peers, in one boot of the test host
 	@$(host)/bench/bench
 
+.PHONY: torture
+torture: build ## N power cuts (200) of test hosts in a storm of work, all that was acknowledged looked after each: make torture N=50 SEED=7
+	@N='$(N)' SEED='$(SEED)' GUESTS='$(GUESTS)' $(host)/torture/torture
+
 .PHONY: vm
 vm: vm-ready ## a root shell in the test host, with Holm installed and running
 	@$(call with_status,$(host)/vm shell)

@@ -23,7 +23,7 @@ use super::outcome::{belongs, in_words, last_run};
 use super::run::{Run, open_process};
 use super::table::snapshot_device;
 use super::{Inner, container_device};
-use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime};
+use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
@@ -105,7 +105,11 @@ fn has_root(engine: &Inner, record: &ContainerRecord) -> bool {
 fn has_device(engine: &Inner, id: &DeviceId) -> bool {
     match engine.devices.device(id) {
         Ok(device) => device.state != DeviceState::Removing,
-        Err(crate::storage::StorageError::NoSuchDevice(_)) => false,
+        // A journal that is older than its pool does not know what was made since: salvage brings that back, and what
+        // belongs to it has to be there then.
+        Err(crate::storage::StorageError::NoSuchDevice(_)) => {
+            matches!(engine.pool().state, PoolState::ReadOnly | PoolState::NeedsCheck)
+        }
         // Not knowing is no reason to throw a record away.
         Err(_) => true,
     }

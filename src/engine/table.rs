@@ -110,6 +110,7 @@ impl Engine {
             stored: Mutex::new(parts.stored),
         });
         inner.load_images()?;
+        inner.remove_orphaned_layers();
         reconcile::containers(&inner)?;
         inner.forget_stored();
         pressure::watch(&inner);
