@@ -13,6 +13,7 @@
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
+//! | `devices/` | the DeviceSet for others, its upkeep |
 //! | `images.rs` | import, tag, remove |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
@@ -21,6 +22,7 @@
 mod cgroup;
 mod container;
 mod create;
+mod devices;
 mod error;
 mod events;
 mod exec;
@@ -38,6 +40,7 @@ mod table;
 mod tests;
 mod view;
 
+pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
 pub use request::{CreateRequest, ExecRequest, RemoveOptions, RunIo, StopOptions, Who};

@@ -69,6 +69,14 @@ pub enum JobKind {
     Remove,
     /// Imports an image.
     ImportImage,
+    /// Makes the pool larger.
+    Grow,
+    /// Compares the copies of the truth about devices.
+    Check,
+    /// Brings them in line.
+    Repair,
+    /// Gives back what file systems do not need.
+    Trim,
 }
 
 impl JobKind {
@@ -80,6 +88,10 @@ impl JobKind {
             Self::Restart => "restart",
             Self::Remove => "remove",
             Self::ImportImage => "import-image",
+            Self::Grow => "grow",
+            Self::Check => "check",
+            Self::Repair => "repair",
+            Self::Trim => "trim",
         }
     }
 }

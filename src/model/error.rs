@@ -17,6 +17,10 @@ pub enum ErrorCode {
     ImageInUse,
     /// The device is mounted, active or has children.
     DeviceInUse,
+    /// The device is Holm's own: a container's, an image's, or the base.
+    DeviceReserved,
+    /// The device is mounted nowhere that was looked at.
+    NotMounted,
     /// The container does not run.
     NotRunning,
     /// The container runs already.
@@ -57,7 +61,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::NoSuchContainer,
         Self::NoSuchImage,
         Self::NoSuchDevice,
@@ -65,6 +69,8 @@ impl ErrorCode {
         Self::NameInUse,
         Self::ImageInUse,
         Self::DeviceInUse,
+        Self::DeviceReserved,
+        Self::NotMounted,
         Self::NotRunning,
         Self::AlreadyRunning,
         Self::PoolFull,
@@ -95,6 +101,8 @@ impl ErrorCode {
             Self::NameInUse => "NameInUse",
             Self::ImageInUse => "ImageInUse",
             Self::DeviceInUse => "DeviceInUse",
+            Self::DeviceReserved => "DeviceReserved",
+            Self::NotMounted => "NotMounted",
             Self::NotRunning => "NotRunning",
             Self::AlreadyRunning => "AlreadyRunning",
             Self::PoolFull => "PoolFull",
