@@ -192,7 +192,7 @@ impl Inner {
             steps.lap("Record");
             let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
             steps.lap("Snapshot");
-            made.map(|()| (record, steps)).inspect_err(|_| {
+            made.map(|_| (record, steps)).inspect_err(|_| {
                 if let Err(kept) = inner.store.remove_container(&id) {
                     warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }

@@ -20,12 +20,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use super::tree::{self, CopyError};
 use super::{
-    Access, AddOptions, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, Report,
+    Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, Report,
     StorageError, TREE, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
@@ -50,6 +50,8 @@ struct Table {
     devices: BTreeMap<DeviceId, Entry>,
     /// Removed devices that are still mounted, by their directory.
     trash: BTreeMap<PathBuf, usize>,
+    /// Devices that other software activated.
+    held: BTreeMap<DeviceId, User>,
     serial: u64,
 }
 
@@ -118,7 +120,7 @@ impl DeviceSet for CopyDeviceSet {
         Driver::Copy
     }
 
-    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError> {
         if options.size.is_some() {
             let advice = "driver 'copy' has no quotas: leave the size out, or use driver 'thin'".to_owned();
             return Err(StorageError::NotSupported { what: "a size of a device", advice });
@@ -130,7 +132,53 @@ impl DeviceSet for CopyDeviceSet {
             self.shared.table().devices.remove(id);
             remove_tree(&self.shared.path(id, Place::Pending))?;
         }
-        result
+        result.map(|()| Added::default())
+    }
+
+    fn resize_device(&self, id: &DeviceId, _size: Bytes) -> Result<DeviceInfo, StorageError> {
+        self.shared.table().entry(id)?;
+        let advice = "driver 'copy' has no quotas; use driver 'thin'".to_owned();
+        Err(StorageError::NotSupported { what: "a size of a device", advice })
+    }
+
+    fn rollback_device(&self, id: &DeviceId, to: &DeviceId) -> Result<(), StorageError> {
+        if id.as_str() == BASE {
+            return Err(StorageError::InUse { id: id.clone(), by: "every other device descends from it".to_owned() });
+        }
+        self.shared.check_replaceable(&self.shared.table(), id)?;
+        let origin = self.shared.use_device(to, |place| place == Place::Trees)?;
+        let fresh = self.shared.new_trash();
+        let replaced = self.shared.fill_and_exchange(id, to, &origin, &fresh);
+        drop(origin);
+        let removed = remove_tree(&fresh);
+        replaced.and(removed)
+    }
+
+    fn activate_device(&self, id: &DeviceId) -> Result<PathBuf, StorageError> {
+        let user = self.shared.use_device(id, |place| place != Place::Copying)?;
+        let path = user.path()?;
+        // The former one, if any, is dropped outside the lock, which giving back takes.
+        let former = self.shared.table().held.insert(id.clone(), user);
+        drop(former);
+        Ok(path)
+    }
+
+    fn deactivate_device(&self, id: &DeviceId) -> Result<(), StorageError> {
+        let held = {
+            let mut table = self.shared.table();
+            let users = table.entry(id)?.users;
+            let own = usize::from(table.held.contains_key(id));
+            if users > own {
+                return Err(StorageError::InUse { id: id.clone(), by: mounts(users - own) });
+            }
+            table.held.remove(id)
+        };
+        drop(held);
+        Ok(())
+    }
+
+    fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError> {
+        Ok(self.shared.table().devices.iter().map(|(id, entry)| (id.clone(), entry.mapped)).collect())
     }
 
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError> {
@@ -146,6 +194,9 @@ impl DeviceSet for CopyDeviceSet {
         if id.as_str() == BASE {
             return Err(StorageError::InUse { id: id.clone(), by: "every other device descends from it".to_owned() });
         }
+        // Outside the lock, which giving back takes.
+        let held = self.shared.table().held.remove(id);
+        drop(held);
         self.shared.discard(id)
     }
 
@@ -285,9 +336,46 @@ impl Shared {
     }
 
     fn write_note(&self, id: &DeviceId, note: &Note) -> Result<(), StorageError> {
-        let path = self.path(id, Place::Pending).join(NOTE);
-        let text = serde_json::to_vec(note).expect("a note is plain data");
-        fs::write(&path, text).map_err(|source| failed("write", &path, source))
+        write_note_in(&self.path(id, Place::Pending), note)
+    }
+
+    /// A place that is removed at the next start.
+    fn new_trash(&self) -> PathBuf {
+        let mut table = self.table();
+        table.serial += 1;
+        self.directory.join("trash").join(table.serial.to_string())
+    }
+
+    fn check_replaceable(&self, table: &Table, id: &DeviceId) -> Result<(), StorageError> {
+        let entry = table.entry(id)?;
+        match entry.place {
+            Place::Copying => Err(wrong(id, "being made")),
+            Place::Pending => Err(wrong(id, "not complete")),
+            Place::Trees if entry.users > 0 => Err(StorageError::InUse { id: id.clone(), by: mounts(entry.users) }),
+            Place::Trees => Ok(()),
+        }
+    }
+
+    /// Copies `to` to `fresh`, brings it to the disk, and lets it and the tree of `id` change places in one step.
+    fn fill_and_exchange(&self, id: &DeviceId, to: &DeviceId, origin: &User, fresh: &Path) -> Result<(), StorageError> {
+        make_directory(fresh)?;
+        let mapped = copy_tree(origin, &fresh.join(TREE))?;
+        write_note_in(fresh, &Note { base: Some(to.clone()), mapped })?;
+        let directory = File::open(fresh).map_err(|source| failed("open", fresh, source))?;
+        rustix::fs::syncfs(&directory).map_err(|error| failed("sync", fresh, error.into()))?;
+        let mut table = self.table();
+        self.check_replaceable(&table, id)?;
+        let tree = self.path(id, Place::Trees);
+        rustix::fs::renameat_with(rustix::fs::CWD, fresh, rustix::fs::CWD, &tree, RenameFlags::EXCHANGE)
+            .map_err(|error| failed("exchange", &tree, error.into()))?;
+        let entry = Entry { place: Place::Trees, base: Some(to.clone()), mapped, users: 0 };
+        table.devices.insert(id.clone(), entry);
+        drop(table);
+        for changed in [&tree, fresh].into_iter().filter_map(|path: &Path| path.parent()) {
+            let synced = File::open(changed).and_then(|directory| directory.sync_all());
+            synced.map_err(|source| failed("sync", changed, source))?;
+        }
+        Ok(())
     }
 
     /// Content to the disk, then one rename, then the rename to the disk.
@@ -307,13 +395,12 @@ impl Shared {
 
     /// Moves a device to the trash: its name is free. Deletes it when nobody uses it.
     fn discard(&self, id: &DeviceId) -> Result<Removal, StorageError> {
+        let trash = self.new_trash();
         let mut table = self.table();
         let Some(entry) = table.devices.get(id).cloned() else { return Ok(Removal::NotThere) };
         if entry.place == Place::Copying {
             return Err(wrong(id, "being made"));
         }
-        table.serial += 1;
-        let trash = self.directory.join("trash").join(table.serial.to_string());
         let from = self.path(id, entry.place);
         fs::rename(&from, &trash).map_err(|source| failed("rename", &from, source))?;
         table.devices.remove(id);
@@ -452,6 +539,16 @@ fn remove_tree(path: &Path) -> Result<(), StorageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| failed("remove", path, source)),
     }
+}
+
+fn write_note_in(device: &Path, note: &Note) -> Result<(), StorageError> {
+    let path = device.join(NOTE);
+    let text = serde_json::to_vec(note).expect("a note is plain data");
+    fs::write(&path, text).map_err(|source| failed("write", &path, source))
+}
+
+fn mounts(count: usize) -> String {
+    format!("{count} mounts of this daemon")
 }
 
 fn wrong(id: &DeviceId, state: &'static str) -> StorageError {

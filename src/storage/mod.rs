@@ -15,12 +15,14 @@ mod crc32c;
 mod tree;
 mod words;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -45,9 +47,34 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     fn driver(&self) -> Driver;
 
     /// Adds `id` as a snapshot of `base`, which must be ready. A pending device is removed by the next
-    /// [`recovery`](crate::storage) unless [`complete_device`](Self::complete_device) came first.
-    /// After an error nothing of `id` is left.
-    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError>;
+    /// [`recovery`](crate::storage) unless [`complete_device`](Self::complete_device) came first. A base that is in use
+    /// is frozen for a moment. A device smaller than its base takes longer, as its file system is made smaller first;
+    /// NotSupported, with the least size, when its content does not fit. After an error nothing of `id` is left.
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError>;
+
+    /// Makes `id` `size` large, which is a hard limit for what is in it; rounded up to a block of the pool. On line when
+    /// it is mounted, else its file system grows with its next mount. It cannot be made smaller, and the base cannot be
+    /// made larger (NotSupported). After an error the device works with its old size, or it is on record with the new
+    /// one and its file system follows with its next mount.
+    fn resize_device(&self, id: &DeviceId, size: Bytes) -> Result<DeviceInfo, StorageError>;
+
+    /// Makes `id` a fresh snapshot of `to`; both must be ready. It keeps its own size. InUse while somebody uses `id`. It
+    /// is the old or the new whole afterwards, also after a crash at any moment; the old one after an error.
+    fn rollback_device(&self, id: &DeviceId, to: &DeviceId) -> Result<(), StorageError>;
+
+    /// Activates `id` for other software, until [`deactivate_device`](Self::deactivate_device), its removal or
+    /// [`close`](Self::close), also over a restart of the daemon. The path of its block device; of a directory with
+    /// driver `copy`, which forgets it with the process. Asking twice changes nothing.
+    fn activate_device(&self, id: &DeviceId) -> Result<PathBuf, StorageError>;
+
+    /// Takes [`activate_device`](Self::activate_device) back. InUse, naming who, while somebody uses it; nothing is
+    /// changed then. Not an error when it is not active.
+    fn deactivate_device(&self, id: &DeviceId) -> Result<(), StorageError>;
+
+    /// Bytes that are each device's own, which is what its removal gives back; what it shares with others is not among
+    /// them. As of one moment during this call. Reads all mappings of the pool (some ms per GiB that is mapped), and no
+    /// device waits meanwhile. With driver `copy` what was copied: an upper bound.
+    fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError>;
 
     /// Makes a pending device ready: what was written to it is on the disk when this returns.
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError>;
@@ -109,10 +136,17 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
 /// How a device is added.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AddOptions {
-    /// Virtual size; at least the base's. The base's when absent.
+    /// Virtual size. The base's when absent.
     pub size: Option<Bytes>,
     /// Whether it starts pending.
     pub pending: bool,
+}
+
+/// How adding a device went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Added {
+    /// How long its base was suspended, so nobody could write to it; None when it was not active.
+    pub frozen: Option<Duration>,
 }
 
 /// Whether a mount may be written.

@@ -1,5 +1,7 @@
 //! Kernel calls: the only floor with `unsafe`. One file per kernel facility; no domain words.
 
+#[cfg(feature = "daemon")]
+pub mod block;
 pub mod capability;
 pub mod cgroup;
 pub mod dm;

@@ -29,6 +29,9 @@ pub(crate) fn every_behaviour(subject: &Subject<'_>) {
     a_removed_id_is_free_although_the_device_is_in_use(subject);
     a_read_only_mount_is_read_only(subject);
     sizes_are_kept_or_refused(subject);
+    a_device_goes_back_to_a_snapshot(subject);
+    a_device_is_active_for_others_until_it_is_given_back(subject);
+    what_is_a_devices_own_is_told(subject);
     a_new_start_finds_complete_devices_and_drops_pending_ones(subject);
     a_set_in_use_is_well_and_can_be_trimmed(subject);
 }
@@ -145,14 +148,83 @@ fn sizes_are_kept_or_refused(subject: &Subject<'_>) {
     }
     added.unwrap();
     assert_eq!(set.device(&id("large")).unwrap().size, size);
-    let smaller = AddOptions { size: Some(Bytes(size.0 / 2)), pending: false };
-    assert!(matches!(set.add_device(&id("small"), &id("large"), &smaller), Err(StorageError::NotSupported { .. })));
+    let smaller = |size| AddOptions { size: Some(Bytes(size)), pending: false };
+    write(set.mount_device(&id("large"), Access::ReadWrite).unwrap().mount(), "kept");
+    set.add_device(&id("small"), &id("large"), &smaller(size.0 / 4)).unwrap();
+    assert_eq!(set.device(&id("small")).unwrap().size.0, size.0 / 4);
+    let refused = set.add_device(&id("tiny"), &id("large"), &smaller(4 << 20));
+    assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");
+    assert!(!ids(&set).contains(&"tiny".to_owned()));
+    let held = set.mount_device(&id("small"), Access::ReadWrite).unwrap();
+    assert_eq!(read(held.mount()).as_deref(), Some("kept"));
+    if subject.real_mounts {
+        assert!(blocks(held.mount()) <= size.0 / 4);
+    }
+    assert_eq!(set.resize_device(&id("small"), size).unwrap().size, size);
+    if subject.real_mounts {
+        assert!(blocks(held.mount()) > size.0 / 2, "on line");
+    }
+    drop(held);
+    assert!(matches!(set.resize_device(&id("small"), Bytes(4 << 20)), Err(StorageError::NotSupported { .. })));
+    assert!(matches!(set.resize_device(&id("base"), size), Err(StorageError::NotSupported { .. })));
+    remove_for_good(&set, "small");
     if subject.real_mounts {
         let grown = blocks(set.mount_device(&id("large"), Access::ReadWrite).unwrap().mount());
         let plain = blocks(set.mount_device(&id("base"), Access::ReadOnly).unwrap().mount());
         assert!(grown > plain + (200 << 20), "{grown} {plain}");
     }
     remove_for_good(&set, "large");
+}
+
+fn a_device_goes_back_to_a_snapshot(subject: &Subject<'_>) {
+    let set = (subject.open)();
+    add(&set, "web", "base");
+    write(set.mount_device(&id("web"), Access::ReadWrite).unwrap().mount(), "good");
+    add(&set, "web:before", "web");
+    let held = set.mount_device(&id("web"), Access::ReadWrite).unwrap();
+    write(held.mount(), "bad");
+    let refused = set.rollback_device(&id("web"), &id("web:before"));
+    assert!(matches!(refused, Err(StorageError::InUse { .. })), "{refused:?}");
+    drop(held);
+    set.rollback_device(&id("web"), &id("web:before")).unwrap();
+    assert_eq!(read(set.mount_device(&id("web"), Access::ReadWrite).unwrap().mount()).as_deref(), Some("good"));
+    assert_eq!(set.device(&id("web")).unwrap().base, Some(id("web:before")));
+    assert!(matches!(set.rollback_device(&id("web"), &id("nowhere")), Err(StorageError::NoSuchDevice(_))));
+    assert!(matches!(set.rollback_device(&id("base"), &id("web")), Err(StorageError::InUse { .. })));
+    for name in ["web", "web:before"] {
+        remove_for_good(&set, name);
+    }
+    eventually("the former one is deleted", || ids(&set) == ["base"]);
+}
+
+fn a_device_is_active_for_others_until_it_is_given_back(subject: &Subject<'_>) {
+    let set = (subject.open)();
+    add(&set, "other", "base");
+    let path = set.activate_device(&id("other")).unwrap();
+    assert!(!subject.real_mounts || path.exists(), "{}", path.display());
+    assert_eq!(set.activate_device(&id("other")).unwrap(), path);
+    let held = set.mount_device(&id("other"), Access::ReadWrite).unwrap();
+    assert!(matches!(set.deactivate_device(&id("other")), Err(StorageError::InUse { .. })));
+    drop(held);
+    assert!(set.device(&id("other")).unwrap().active);
+    set.deactivate_device(&id("other")).unwrap();
+    set.deactivate_device(&id("other")).unwrap();
+    eventually("it is not active any more", || !set.device(&id("other")).unwrap().active);
+    set.activate_device(&id("other")).unwrap();
+    remove_for_good(&set, "other");
+}
+
+fn what_is_a_devices_own_is_told(subject: &Subject<'_>) {
+    let set = (subject.open)();
+    add(&set, "own", "base");
+    write(set.mount_device(&id("own"), Access::ReadWrite).unwrap().mount(), "a little");
+    let exclusive = set.exclusive().unwrap();
+    assert_eq!(exclusive.keys().map(ToString::to_string).collect::<Vec<_>>(), ["base", "own"]);
+    assert!(exclusive[&id("own")] <= set.device(&id("own")).unwrap().mapped);
+    if subject.real_mounts && subject.sizes {
+        assert!(exclusive[&id("own")].0 > 0, "its label is its own");
+    }
+    remove_for_good(&set, "own");
 }
 
 fn a_new_start_finds_complete_devices_and_drops_pending_ones(subject: &Subject<'_>) {

@@ -18,7 +18,7 @@ use crate::model::{
 use crate::records::Store;
 use crate::runtime::fake::FakeLauncher;
 use crate::storage::{
-    self, Access, AddOptions, BASE, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report,
+    self, Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report,
     StorageError, Trimmed,
 };
 use crate::systemd::fake::{FakeMachines, FakeScopes};
@@ -229,8 +229,28 @@ impl DeviceSet for Faulty {
         self.set.driver()
     }
 
-    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError> {
         self.fail_at("add").and_then(|()| self.set.add_device(id, base, options))
+    }
+
+    fn resize_device(&self, id: &DeviceId, size: Bytes) -> Result<DeviceInfo, StorageError> {
+        self.set.resize_device(id, size)
+    }
+
+    fn rollback_device(&self, id: &DeviceId, to: &DeviceId) -> Result<(), StorageError> {
+        self.set.rollback_device(id, to)
+    }
+
+    fn activate_device(&self, id: &DeviceId) -> Result<PathBuf, StorageError> {
+        self.set.activate_device(id)
+    }
+
+    fn deactivate_device(&self, id: &DeviceId) -> Result<(), StorageError> {
+        self.set.deactivate_device(id)
+    }
+
+    fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError> {
+        self.set.exclusive()
     }
 
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError> {

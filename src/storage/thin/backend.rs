@@ -4,7 +4,7 @@
 //! EEXIST id in use, ENODATA no such id or origin, EBUSY delete while active, EINVAL stale transaction id or id of more
 //! than 24 bits, EOPNOTSUPP the pool is read-only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub(super) trait Pool {
     fn numbers(&self) -> io::Result<Numbers>;
     /// Every device, read from a snapshot of the metadata that the kernel holds for us.
     fn listing(&self) -> Result<Listing, StorageError>;
+    /// Pool blocks that one device alone maps, for each device that has any; at one moment. Devices can be written
+    /// meanwhile.
+    fn exclusive(&self) -> Result<BTreeMap<u32, u64>, StorageError>;
     /// Every device as of the last commit; asks nobody, so never blocks on the pool.
     fn glance(&self) -> Result<Listing, StorageError>;
     /// Makes a part of the pool `to` bytes large, with all its room reserved on the host. ENOSPC when the host has
@@ -53,6 +56,12 @@ pub(super) trait Nodes {
     fn node(&self, name: &str) -> io::Result<Option<Node>>;
     /// Makes a node. EBUSY if its name or UUID is taken, ENODATA if the pool has no such device.
     fn activate(&self, spec: &Spec<'_>) -> io::Result<Node>;
+    /// How large the node is.
+    fn size(&self, name: &str) -> io::Result<Bytes>;
+    /// Makes a node larger that is in use.
+    fn enlarge(&self, spec: &Spec<'_>) -> io::Result<()>;
+    /// Who has the node open, in words; empty when that cannot be seen.
+    fn users(&self, node: &Node) -> Vec<String>;
     /// Removes the node: now if nobody has it open, else at last close. ENXIO if there is none.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Takes a wish to remove at last close back. ENXIO if there is no node, EBUSY if it is going just now.
@@ -86,6 +95,9 @@ pub(super) trait Files {
     fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()>;
     /// Gives blocks that the file system does not use back to the pool; how many bytes.
     fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes>;
+    /// Makes the file system on a node that nobody has open `size` large, mostly smaller; what is behind it is given
+    /// back to the pool. NotSupported, with the least size, when its content needs more; unchanged then.
+    fn shrink(&self, node: &Node, size: Bytes) -> Result<(), StorageError>;
     /// Grows a mounted file system to `size`.
     fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()>;
 }

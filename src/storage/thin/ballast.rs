@@ -5,7 +5,7 @@
 //! an id of its own, so that it can neither be lost nor leaked; nobody is shown it.
 
 use super::backend::Spec;
-use super::core::Core;
+use super::core::{Core, Draft};
 use super::label::Label;
 use super::space::Space;
 use crate::model::{Bytes, DeviceId};
@@ -34,7 +34,8 @@ impl Core {
         if there || read_only || size.0 == 0 || data.free().0 < data.mark.0 + 2 * size.0 {
             return Ok(false);
         }
-        let device = self.create(&id(), None, size, true)?;
+        let draft = Draft { id: &id(), origin: None, size, pending: true, replaces: None };
+        let device = self.create(&draft)?;
         let (name, uuid) = self.node_names(&device);
         let spec = Spec { name: &name, uuid: &uuid, thin: device.thin, size };
         // Without a file system it has its label at its head, so that it is known when the journal is lost.

@@ -15,7 +15,7 @@ use crate::model::{Bytes, PoolState};
 use crate::storage::{Access, Finding, ForeignDevice, Report, StorageError};
 
 /// No file system of ours is larger, so any is found on a node of this size: the pool does not know sizes.
-const LARGEST: Bytes = Bytes(256 << 40);
+pub(super) const LARGEST: Bytes = Bytes(256 << 40);
 
 impl Core {
     /// What does not agree. Changes nothing; devices that are not active are activated for a moment.
@@ -26,7 +26,8 @@ impl Core {
             let (journal, pool) = (compared.state.transaction, compared.transaction);
             report.findings.push(Finding::JournalBehind { journal, pool });
         }
-        for (device, phase) in compared.state.devices.values().filter(|(device, _)| device.id != super::ballast::id()) {
+        let shown = |device: &Device| !super::hidden::is_hidden(&device.id) && device.replaces.is_none();
+        for (device, phase) in compared.state.devices.values().filter(|(device, _)| shown(device)) {
             report.devices += 1;
             if compared.plan.lost.contains(&device.thin) {
                 report.findings.push(Finding::Lost(device.id.clone()));
@@ -68,7 +69,9 @@ impl Core {
         let _held = lock(&slot);
         let node = self.activate(device)?;
         let failed = |source| StorageError::Io { op: "look at", path: format!("device {}", device.id).into(), source };
-        peek(&*self.backend, &node).map_err(failed)
+        let label = peek(&*self.backend, &node);
+        self.let_go(device, &node.name);
+        label.map_err(failed)
     }
 
     /// A device that is on no record, and whose label it has if that is its own.
@@ -100,6 +103,7 @@ impl Core {
                 base: base.map(|base| (base.id, base.thin)),
                 size: label.size,
                 pending: false,
+                replaces: None,
             };
             self.take_back(&device)?;
         }
@@ -142,18 +146,18 @@ pub(super) fn look_at_foreign(
         // What is read next must not be of before the replay.
         drop(backend.mount(&node, Access::ReadOnly));
     }
-    peek(backend, &node)
-}
-
-fn peek(backend: &dyn Backend, node: &Node) -> std::io::Result<Option<Label>> {
-    let label = match backend.peek(node) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => backend.head(node).map(|head| Label::parse(&head)),
-        mount => mount.and_then(|mount| Label::read(mount.as_fd())),
-    };
+    let label = peek(backend, &node);
     if let Err(error) = backend.remove(&node.name) {
         tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
     }
     label
+}
+
+fn peek(backend: &dyn Backend, node: &Node) -> std::io::Result<Option<Label>> {
+    match backend.peek(node) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => backend.head(node).map(|head| Label::parse(&head)),
+        mount => mount.and_then(|mount| Label::read(mount.as_fd())),
+    }
 }
 
 /// Whether a label was written for the very device that it is on, and not for one that it descends from.

@@ -144,6 +144,7 @@ impl Core {
             }
         }
         drop(writer);
+        self.release_inactive()?;
         self.drop_stray_nodes()?;
         for thin in self.removing() {
             self.try_delete(thin)?;
@@ -153,8 +154,10 @@ impl Core {
 
     /// Nodes that outlived the last daemon are not leased: they go as soon as nobody has them open.
     fn drop_stray_nodes(&self) -> Result<(), StorageError> {
+        let held = self.held_nodes();
         for node in self.backend.ours().map_err(|source| self.settings.failed("list the devices of", source))? {
             if !node.leaving
+                && !held.values().any(|name| *name == node.name)
                 && let Err(error) = self.backend.remove(&node.name)
             {
                 tracing::debug!(node.name, %error, "cannot ask for removal, ignoring");
@@ -163,49 +166,61 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a device and records it. `origin` is not written to until this returns.
-    pub(super) fn create(
-        &self,
-        id: &DeviceId,
-        origin: Option<&Device>,
-        size: Bytes,
-        pending: bool,
-    ) -> Result<Device, StorageError> {
+    /// Makes a device and records it. Its origin is not written to until this returns.
+    pub(super) fn create(&self, draft: &Draft<'_>) -> Result<Device, StorageError> {
         let mut writer = lock(&self.writer);
-        self.check(&writer)?;
+        let device = self.make_drafted(&mut writer, draft)?;
+        let done = self.record(&mut writer, &Op::Created { thin: device.thin }, Durability::Later);
+        done.inspect_err(|_| self.undo(&mut writer, device.thin)).map(|()| device)
+    }
+
+    /// As [`create`](Self::create), but the device stays one that is being made, which nobody can use, until
+    /// [`created`](Self::created).
+    pub(super) fn begin(&self, draft: &Draft<'_>) -> Result<Device, StorageError> {
+        self.make_drafted(&mut lock(&self.writer), draft)
+    }
+
+    /// Records that a device that was begun is there.
+    pub(super) fn created(&self, device: &Device) -> Result<(), StorageError> {
+        self.record(&mut lock(&self.writer), &Op::Created { thin: device.thin }, Durability::Later)
+    }
+
+    /// Gives up a device that was begun.
+    pub(super) fn abandon(&self, device: &Device) {
+        let intended = self.intend_removal(&mut lock(&self.writer), device.thin);
+        if let Err(error) = intended.and_then(|()| self.try_delete(device.thin)) {
+            tracing::debug!(%error, device.thin, "cannot delete a device that was not finished yet");
+        }
+        self.bell.ring();
+    }
+
+    fn make_drafted(&self, writer: &mut Writer, draft: &Draft<'_>) -> Result<Device, StorageError> {
+        self.check(writer)?;
         loop {
-            let device = self.draft(id, origin, size, pending)?;
+            let device = self.draft(draft)?;
             let thin = device.thin;
-            self.record(&mut writer, &Op::Create(device.clone()), Durability::Now)?;
-            let made = self.make(&mut writer, &device);
-            let result = made.and_then(|made| match made {
-                Made::Yes => self.record(&mut writer, &Op::Created { thin }, Durability::Later).map(|()| Made::Yes),
-                Made::IdTaken => Ok(Made::IdTaken),
-            });
-            match result {
+            self.record(writer, &Op::Create(device.clone()), Durability::Now)?;
+            match self.make(writer, &device) {
                 Ok(Made::Yes) => return Ok(device),
                 Ok(Made::IdTaken) => {
-                    self.record(&mut writer, &Op::Aborted { thin }, Durability::Later)?;
+                    self.record(writer, &Op::Aborted { thin }, Durability::Later)?;
                     self.table().foreign.insert(thin);
                 }
                 Err(error) => {
-                    self.undo(&mut writer, thin);
+                    self.undo(writer, thin);
                     return Err(error);
                 }
             }
         }
     }
 
-    fn draft(
-        &self,
-        id: &DeviceId,
-        origin: Option<&Device>,
-        size: Bytes,
-        pending: bool,
-    ) -> Result<Device, StorageError> {
+    fn draft(&self, draft: &Draft<'_>) -> Result<Device, StorageError> {
+        let Draft { id, origin, size, pending, replaces } = *draft;
         let table = self.table();
-        if table.state.names.contains_key(id) {
-            return Err(StorageError::DeviceExists(id.clone()));
+        match (table.state.names.get(id), replaces) {
+            (Some(_), None) => return Err(StorageError::DeviceExists(id.clone())),
+            (now, Some(former)) if now != Some(&former) => return Err(StorageError::NoSuchDevice(id.clone())),
+            _ => {}
         }
         let thin = table.state.free_thin(&table.foreign).ok_or_else(|| StorageError::NotSupported {
             what: "one more device",
@@ -218,6 +233,7 @@ impl Core {
             base: origin.map(|origin| (origin.id.clone(), origin.thin)),
             size,
             pending,
+            replaces,
         })
     }
 
@@ -342,6 +358,39 @@ impl Core {
         self.check(&writer)?;
         let device = self.find(id, &[Phase::Pending])?;
         self.record(&mut writer, &Op::Ready { thin: device.thin }, Durability::Now)
+    }
+
+    /// Gives the name of the device that `device` replaces to it; that one is to be deleted.
+    pub(super) fn replace(&self, device: &Device) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        let (now, transaction) = {
+            let state = &self.table().state;
+            (state.names.get(&device.id).copied(), state.transaction + 1)
+        };
+        if now != device.replaces {
+            return Err(StorageError::NoSuchDevice(device.id.clone()));
+        }
+        self.record(&mut writer, &Op::Created { thin: device.thin }, Durability::Later)?;
+        self.record(&mut writer, &Op::Replace { thin: device.thin, transaction }, Durability::Now)
+    }
+
+    /// Records another size of a device.
+    pub(super) fn record_size(&self, device: &Device, size: Bytes) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        self.record(&mut writer, &Op::Resize { thin: device.thin, size }, Durability::Now)
+    }
+
+    /// Records whether a device stays active although nobody uses it. Need not outlive the power: nodes do not either.
+    pub(super) fn record_hold(&self, thin: u32, hold: bool) -> Result<(), StorageError> {
+        let mut writer = lock(&self.writer);
+        self.check(&writer)?;
+        if self.table().state.held.contains(&thin) == hold {
+            return Ok(());
+        }
+        let op = if hold { Op::Hold { thin } } else { Op::Release { thin } };
+        self.record(&mut writer, &op, Durability::Later)
     }
 
     /// Journal first, then the table.
@@ -504,6 +553,21 @@ pub(super) struct Compared {
     pub(super) transaction: u64,
     /// What a recovery would do now; what is under way is among it.
     pub(super) plan: Plan,
+}
+
+/// A device to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draft<'a> {
+    /// Its id.
+    pub(super) id: &'a DeviceId,
+    /// What it is a snapshot of; empty without.
+    pub(super) origin: Option<&'a Device>,
+    /// Its size.
+    pub(super) size: Bytes,
+    /// Whether it starts pending.
+    pub(super) pending: bool,
+    /// The device whose name it is to take.
+    pub(super) replaces: Option<u32>,
 }
 
 /// What came of making a device.

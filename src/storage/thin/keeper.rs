@@ -228,7 +228,7 @@ impl Core {
                 let per_second = bytes_per_second(pace.per_second, block);
                 Some(DeviceGrowth { id: device.id.clone(), mapped: Bytes(pace.mapped * block.0), per_second })
             })
-            .filter(|growth| growth.id != super::ballast::id())
+            .filter(|growth| !super::hidden::is_hidden(&growth.id))
             .collect();
         growth.sort_by_key(|growth| std::cmp::Reverse(growth.per_second));
         growth

@@ -1,26 +1,26 @@
 //! The backend on a real kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use devicemapper::{DM, DevId, Device, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::backend::{Files, Host, Node, Nodes, Numbers, Part, Pool, Spec};
-use super::growth;
+use super::core::lock;
 use super::metadata::{self, Listing, MetadataError, Superblock};
 use super::names::Names;
+use super::{ext4, growth, mappings, users};
 use crate::model::Bytes;
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
 use crate::sys::uevent::Uevents;
-use crate::sys::{dm, ext4, fstrim};
+use crate::sys::{dm, fstrim};
 
 /// An active pool.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(super) struct Kernel {
     /// Read by whoever needs the pool running for a moment, written while it is stopped to be made larger: no device
     /// can be activated then (thin_ctr in dm-thin.c answers EINVAL).
     pub(super) running: RwLock<()>,
+    /// Locked while a snapshot of the metadata is held for us: there can be only one.
+    pub(super) held: Mutex<()>,
 }
 
 /// `/dev/mapper/control`.
@@ -60,6 +62,26 @@ impl Kernel {
     fn message(&self, text: &str) -> io::Result<()> {
         let _running = self.running.read();
         self.control.message(&self.pool, text)
+    }
+
+    /// Reads metadata that does not change meanwhile.
+    fn at_one_moment<T>(&self, read: impl FnOnce(&Superblock) -> Result<T, MetadataError>) -> Result<T, StorageError> {
+        let file = &self.metadata.1;
+        let _alone = lock(&self.held);
+        let held = match HeldMetadata::reserve(self) {
+            Ok(held) => Some(held),
+            // A read-only pool reserves nothing, but does not change either.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
+            Err(source) => return Err(self.failed("reserve the metadata of", source)),
+        };
+        let root = Superblock::read(file, 0).map(|superblock| held.as_ref().map_or(0, |_| superblock.held_root));
+        let found = root.and_then(|root| read(&Superblock::read(file, root)?));
+        drop(held);
+        found.map_err(|error| self.unreadable(&error))
+    }
+
+    fn failed(&self, op: &'static str, source: io::Error) -> StorageError {
+        StorageError::DeviceMapper { op, device: self.pool.clone(), source }
     }
 
     fn unreadable(&self, error: &MetadataError) -> StorageError {
@@ -179,20 +201,12 @@ impl Pool for Kernel {
     }
 
     fn listing(&self) -> Result<Listing, StorageError> {
-        let file = &self.metadata.1;
-        let held = match HeldMetadata::reserve(self) {
-            Ok(held) => held,
-            // A read-only pool reserves nothing, but does not change either.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return self.glance(),
-            Err(source) => {
-                let device = self.pool.clone();
-                return Err(StorageError::DeviceMapper { op: "reserve the metadata of", device, source });
-            }
-        };
-        let root = Superblock::read(file, 0).map(|superblock| superblock.held_root);
-        let listing = root.and_then(|root| Superblock::read(file, root)?.devices(file));
-        drop(held);
-        listing.map_err(|error| self.unreadable(&error))
+        self.at_one_moment(|superblock| superblock.devices(&self.metadata.1))
+    }
+
+    fn exclusive(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
+        let numbers = self.numbers().map_err(|source| self.failed("ask the status of", source))?;
+        self.at_one_moment(|superblock| mappings::exclusive(&self.metadata.1, superblock, numbers.data.1))
     }
 
     fn glance(&self) -> Result<Listing, StorageError> {
@@ -256,6 +270,20 @@ impl Nodes for Kernel {
         let _running = self.running.read();
         self.control.create(spec.name, spec.uuid, spec.size.sectors(), ("thin", &params))?;
         self.node(spec.name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENXIO))
+    }
+
+    fn size(&self, name: &str) -> io::Result<Bytes> {
+        self.control.sectors(name).map(|sectors| Bytes(sectors * 512))
+    }
+
+    fn enlarge(&self, spec: &Spec<'_>) -> io::Result<()> {
+        let params = format!("{} {}", self.device, spec.thin);
+        let _running = self.running.read();
+        self.control.replace(spec.name, spec.size.sectors(), ("thin", &params))
+    }
+
+    fn users(&self, node: &Node) -> Vec<String> {
+        users::of(node.minor)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -338,10 +366,7 @@ fn node(name: &str, info: &DeviceInfo) -> Node {
 
 impl Files for Kernel {
     fn format(&self, node: &Node) -> Result<(), StorageError> {
-        // Unmapped blocks of a thin device read as zeros, so inode tables and journal need no zeroing; older mke2fs
-        // does not know that option.
-        make_ext4(node, "nodiscard,root_owner=0:0,assume_storage_prezeroed=1")
-            .or_else(|_| make_ext4(node, "nodiscard,root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1"))
+        ext4::format(&path_of(node))
     }
 
     fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd> {
@@ -388,9 +413,17 @@ impl Files for Kernel {
         fstrim::trim(top_of(mount)?, self.block_size.0).map(Bytes)
     }
 
-    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
-        ext4::resize(top_of(mount)?, size.0 / EXT4_BLOCK)
+    fn shrink(&self, node: &Node, size: Bytes) -> Result<(), StorageError> {
+        ext4::shrink(&path_of(node), size)
     }
+
+    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
+        ext4::grow(top_of(mount)?, size)
+    }
+}
+
+fn path_of(node: &Node) -> PathBuf {
+    PathBuf::from(format!("/dev/dm-{}", node.minor))
 }
 
 /// The mount is a path-only descriptor, which takes no ioctl.
@@ -399,29 +432,6 @@ fn top_of(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(mount, c".", flags, Mode::empty())?)
 }
-
-/// Explicit features, so that a pool does not depend on the host's `mke2fs.conf`; no reserved blocks; a small journal,
-/// because every device comes to map all of its own; an inode for every 8 KiB, which costs nothing until it is used.
-fn make_ext4(node: &Node, extended: &str) -> Result<(), StorageError> {
-    const PROGRAM: &str = "mkfs.ext4";
-    let failed = |message| StorageError::Program { program: PROGRAM, message };
-    let output = Command::new(PROGRAM)
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "8192", "-m", "0", "-J", "size=16"])
-        .args(["-L", "holm", "-O", FEATURES, "-E", extended])
-        .arg(format!("/dev/dm-{}", node.minor))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("{error}; install e2fsprogs")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
-const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
-                        large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
-const EXT4_BLOCK: u64 = 4096;
 
 fn dm_name(name: &str) -> io::Result<&DmName> {
     DmName::new(name).map_err(os_error)

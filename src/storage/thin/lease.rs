@@ -9,11 +9,11 @@ use std::sync::{Arc, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::backend::{Mode, Node, Spec};
-use super::core::{Core, lock};
+use super::core::{Core, Draft, lock};
 use super::label::{self, Label};
 use super::state::{Device, Phase};
 use crate::model::{Bytes, DeviceId};
-use crate::storage::{Access, AddOptions, BASE, Lease, MountedDevice, Removal, StorageError};
+use crate::storage::{Access, AddOptions, Added, BASE, Lease, MountedDevice, Removal, StorageError};
 
 /// How often removals are tried again for which no event came.
 const RETRY: Duration = Duration::from_secs(5);
@@ -22,26 +22,25 @@ const RETRY: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_millis(200);
 
 /// How long a node may take to go once nobody has it open.
-const GOING: Duration = Duration::from_secs(2);
+pub(super) const GOING: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Makes the snapshot. Label and size stay its origin's until it is first mounted for writing: so this costs no
     /// mount, and whoever makes a device in order to use it mounts it once.
-    pub(super) fn add(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
+    pub(super) fn add(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError> {
         let origin = self.find(base, &[Phase::Ready])?;
         let size = whole_blocks(options.size.unwrap_or(origin.size), self.settings.block_size);
-        if size < origin.size {
-            return Err(StorageError::NotSupported {
-                what: "a device smaller than its base",
-                advice: format!("ask for at least {}", origin.size),
-            });
-        }
         self.admit_after_removals()?;
-        self.snapshot(id, &origin, size, options.pending)
+        let draft = Draft { id, origin: Some(&origin), size, pending: options.pending, replaces: None };
+        if size < origin.size {
+            return self.add_smaller(&draft, &origin);
+        }
+        let (_, frozen) = self.snapshot(&origin, || self.create(&draft))?;
+        Ok(Added { frozen })
     }
 
     /// What was removed a moment ago may still fill the pool.
-    fn admit_after_removals(&self) -> Result<(), StorageError> {
+    pub(super) fn admit_after_removals(&self) -> Result<(), StorageError> {
         match self.admit() {
             Err(StorageError::PoolFull { .. }) if !self.removing().is_empty() => {
                 self.tidy();
@@ -51,12 +50,18 @@ impl Core {
         }
     }
 
-    fn snapshot(&self, id: &DeviceId, origin: &Device, size: Bytes, pending: bool) -> Result<(), StorageError> {
+    /// Lets `make` make a snapshot of `origin`, which nobody writes to meanwhile; how long it was suspended for that.
+    pub(super) fn snapshot(
+        &self,
+        origin: &Device,
+        make: impl FnOnce() -> Result<Device, StorageError>,
+    ) -> Result<(Device, Option<Duration>), StorageError> {
         // Held so that nobody activates the origin between the look at it and the snapshot.
         let slot = self.slot(origin.thin);
         let _held = lock(&slot);
-        let _still = self.hold_still(origin)?;
-        self.create(id, Some(origin), size, pending).map(drop)
+        let still = self.hold_still(origin)?;
+        let device = make()?;
+        Ok((device, still.map(HeldStill::end)))
     }
 
     /// Suspends an active origin: an unsuspended one could take blocks for its own that the snapshot shares.
@@ -71,8 +76,9 @@ impl Core {
             let mount = self.open_mount(origin, Access::ReadOnly)?;
             sync(origin, mount.as_fd())
         })?;
+        let began = Instant::now();
         match self.backend.suspend(&name) {
-            Ok(()) => Ok(Some(HeldStill { core: self, name, _quiet: quiet })),
+            Ok(()) => Ok(Some(HeldStill { core: self, name, began, _quiet: quiet })),
             // It went meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
             Err(source) => Err(failed(source)),
@@ -86,7 +92,7 @@ impl Core {
             return Ok(());
         }
         let size = whole_blocks(self.settings.base_size, self.settings.block_size);
-        let device = self.create(&id, None, size, true)?;
+        let device = self.create(&Draft { id: &id, origin: None, size, pending: true, replaces: None })?;
         let node = self.activate(&device)?;
         let formatted = self.backend.format(&node);
         let mount = self.mount_node(&device, &node, Access::ReadWrite);
@@ -100,20 +106,32 @@ impl Core {
 
     /// Mounts `id`, with a lease.
     pub(super) fn mount(self: &Arc<Self>, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
-        let device = self.find(id, &[Phase::Ready, Phase::Pending])?;
-        let slot = self.slot(device.thin);
-        let _held = lock(&slot);
-        // It may have been removed while this waited.
-        let now = self.find(id, &[Phase::Ready, Phase::Pending])?;
-        if now.thin != device.thin {
-            return Err(StorageError::NoSuchDevice(id.clone()));
+        self.with_slot(id, |device| {
+            let mount = self.open_mount(device, access)?;
+            Ok(MountedDevice::new(mount, Box::new(ThinLease(Arc::downgrade(self)))))
+        })
+    }
+
+    /// Does something with a device that can be used while nobody else changes its node or takes its name away.
+    pub(super) fn with_slot<T>(
+        &self,
+        id: &DeviceId,
+        work: impl FnOnce(&Device) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        loop {
+            let thin = self.find(id, &[Phase::Ready, Phase::Pending])?.thin;
+            let slot = self.slot(thin);
+            let _held = lock(&slot);
+            // It may have been removed or replaced while this waited.
+            let device = self.find(id, &[Phase::Ready, Phase::Pending])?;
+            if device.thin == thin {
+                return work(&device);
+            }
         }
-        let mount = self.open_mount(&device, access)?;
-        Ok(MountedDevice::new(mount, Box::new(ThinLease(Arc::downgrade(self)))))
     }
 
     /// Activates, mounts, and completes what making the device left undone. The slot is locked.
-    fn open_mount(&self, device: &Device, access: Access) -> Result<OwnedFd, StorageError> {
+    pub(super) fn open_mount(&self, device: &Device, access: Access) -> Result<OwnedFd, StorageError> {
         let node = self.activate(device)?;
         let mount = self.mount_node(device, &node, access)?;
         if access == Access::ReadWrite {
@@ -125,15 +143,23 @@ impl Core {
     fn mount_node(&self, device: &Device, node: &Node, access: Access) -> Result<OwnedFd, StorageError> {
         let mounted = self.backend.mount(node, access);
         // At once, not when the lease is given back: so it holds even if this process is killed.
-        if let Err(error) = self.backend.remove(&node.name) {
-            tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
-        }
+        self.let_go(device, &node.name);
         mounted.map_err(|source| match source.raw_os_error() {
             Some(libc::EBUSY) => {
                 StorageError::InUse { id: device.id.clone(), by: "somebody who mounted it read-only".to_owned() }
             }
             _ => file_error("mount", device, source),
         })
+    }
+
+    /// From now on the node goes with its last user, unless it is held.
+    pub(super) fn let_go(&self, device: &Device, name: &str) {
+        if self.table().state.held.contains(&device.thin) {
+            return;
+        }
+        if let Err(error) = self.backend.remove(name) {
+            tracing::debug!(%error, name, "cannot ask for removal at last close, ignoring");
+        }
     }
 
     /// A snapshot starts with its origin's label and size.
@@ -151,6 +177,7 @@ impl Core {
             return Ok(());
         }
         if label.is_none_or(|inherited| inherited.size != device.size) {
+            self.fit_node(device)?;
             self.backend.grow(mount, device.size).map_err(|source| file_error("grow", device, source))?;
         }
         self.write_label(device, mount)
@@ -311,8 +338,19 @@ impl Drop for ThinLease {
 struct HeldStill<'a> {
     core: &'a Core,
     name: String,
+    /// Before the suspend, which freezes the file system first.
+    began: Instant,
     /// After its resume the pool may be stopped again.
     _quiet: RwLockReadGuard<'a, ()>,
+}
+
+impl HeldStill<'_> {
+    /// Resumes it; how long it was suspended.
+    fn end(self) -> Duration {
+        let began = self.began;
+        drop(self);
+        began.elapsed()
+    }
 }
 
 impl Drop for HeldStill<'_> {
@@ -324,7 +362,7 @@ impl Drop for HeldStill<'_> {
 }
 
 /// Up to a multiple of a pool block.
-fn whole_blocks(size: Bytes, block: Bytes) -> Bytes {
+pub(super) fn whole_blocks(size: Bytes, block: Bytes) -> Bytes {
     Bytes(size.0.div_ceil(block.0).saturating_mul(block.0))
 }
 
@@ -337,6 +375,6 @@ pub(super) fn sync(device: &Device, mount: BorrowedFd<'_>) -> Result<(), Storage
         .map_err(|error| file_error("sync", device, error.into()))
 }
 
-fn file_error(op: &'static str, device: &Device, source: std::io::Error) -> StorageError {
+pub(super) fn file_error(op: &'static str, device: &Device, source: std::io::Error) -> StorageError {
     StorageError::Io { op, path: format!("device {}", device.id).into(), source }
 }

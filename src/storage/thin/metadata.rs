@@ -5,7 +5,7 @@
 //! device's id to (mapped blocks, transaction id when it was made, times).
 //!
 //! ```text
-//! superblock  csum flags blocknr uuid[16] magic version time trans_id held_root … details_root(328) block_size(336)
+//! superblock  csum flags blocknr uuid[16] magic version time trans_id held_root … mapping_root(320) details_root(328) block_size(336)
 //! tree node   csum flags blocknr entries max_entries value_size padding | keys[max_entries] | values[max_entries]
 //! ```
 
@@ -77,6 +77,8 @@ pub(super) struct Superblock {
     /// Whether the kernel met damage and wants it checked.
     pub(super) needs_check: bool,
     details_root: u64,
+    /// The tree of trees of mappings.
+    pub(super) mapping_root: u64,
 }
 
 impl Superblock {
@@ -93,6 +95,7 @@ impl Superblock {
             transaction_id: u64_at(&block, 48),
             held_root: u64_at(&block, 56),
             needs_check: u32_at(&block, 4) & NEEDS_CHECK != 0,
+            mapping_root: u64_at(&block, 320),
             details_root: u64_at(&block, 328),
             data_block_sectors: u32_at(&block, 336),
         })
@@ -134,28 +137,53 @@ pub(super) fn committed(blocks: &impl Blocks) -> Result<Listing, MetadataError> 
 fn walk(blocks: &impl Blocks, number: u64, depth: u32, listing: &mut Listing) -> Result<(), MetadataError> {
     let fault = |fault| MetadataError::Block { block: number, fault };
     let depth = depth.checked_sub(1).ok_or(fault("is deeper than a tree can be"))?;
-    let block = checked(blocks, number, NODE_SALT)?;
-    let (flags, entries, max) = (u32_at(&block, 4), u32_at(&block, 16) as usize, u32_at(&block, 20) as usize);
-    let leaf = flags & LEAF != 0;
-    let value_size = u32_at(&block, 24) as usize;
-    if value_size != if leaf { DETAILS } else { 8 } {
-        return Err(fault("has values of the wrong size"));
-    }
-    if entries > max || max.checked_mul(8 + value_size).is_none_or(|bytes| bytes > BLOCK - HEADER) {
-        return Err(fault("has more entries than fit"));
-    }
-    for index in 0..entries {
-        let value = HEADER + max * 8 + index * value_size;
-        if leaf {
-            let id =
-                u32::try_from(u64_at(&block, HEADER + index * 8)).map_err(|_| fault("has a device id too large"))?;
-            let details = Details { mapped_blocks: u64_at(&block, value), stamp: u64_at(&block, value + 8) };
+    let node = Node::read(blocks, number, DETAILS)?;
+    for (key, value) in node.entries() {
+        if node.leaf {
+            let id = u32::try_from(key).map_err(|_| fault("has a device id too large"))?;
+            let details = Details { mapped_blocks: u64_at(value, 0), stamp: u64_at(value, 8) };
             listing.insert(id, details);
         } else {
-            walk(blocks, u64_at(&block, value), depth, listing)?;
+            walk(blocks, u64_at(value, 0), depth, listing)?;
         }
     }
     Ok(())
+}
+
+/// A node of a tree, checked.
+pub(super) struct Node {
+    block: [u8; BLOCK],
+    /// Whether its values are what the tree is for, and not further nodes.
+    pub(super) leaf: bool,
+    entries: usize,
+    max: usize,
+    value_size: usize,
+}
+
+impl Node {
+    /// The node at `number` of a tree whose leaves have values of `leaf_value` bytes.
+    pub(super) fn read(blocks: &impl Blocks, number: u64, leaf_value: usize) -> Result<Self, MetadataError> {
+        let fault = |fault| MetadataError::Block { block: number, fault };
+        let block = checked(blocks, number, NODE_SALT)?;
+        let (flags, entries, max) = (u32_at(&block, 4), u32_at(&block, 16) as usize, u32_at(&block, 20) as usize);
+        let leaf = flags & LEAF != 0;
+        let value_size = u32_at(&block, 24) as usize;
+        if value_size != if leaf { leaf_value } else { 8 } {
+            return Err(fault("has values of the wrong size"));
+        }
+        if entries > max || max.checked_mul(8 + value_size).is_none_or(|bytes| bytes > BLOCK - HEADER) {
+            return Err(fault("has more entries than fit"));
+        }
+        Ok(Self { block, leaf, entries, max, value_size })
+    }
+
+    /// Keys and the bytes of their values.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        (0..self.entries).map(|index| {
+            let value = HEADER + self.max * 8 + index * self.value_size;
+            (u64_at(&self.block, HEADER + index * 8), &self.block[value..value + self.value_size])
+        })
+    }
 }
 
 /// A block whose checksum and number are right.
@@ -175,11 +203,11 @@ fn seal(block: &[u8; BLOCK], salt: u32) -> u32 {
     crc32c::update(!0, &block[4..]) ^ salt
 }
 
-fn u32_at(block: &[u8; BLOCK], offset: usize) -> u32 {
+fn u32_at(block: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(block[offset..offset + 4].try_into().expect("four bytes are four bytes"))
 }
 
-fn u64_at(block: &[u8; BLOCK], offset: usize) -> u64 {
+pub(super) fn u64_at(block: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(block[offset..offset + 8].try_into().expect("eight bytes are eight bytes"))
 }
 
@@ -191,20 +219,23 @@ const LEAF: u32 = 2;
 const NEEDS_CHECK: u32 = 1;
 const DETAILS: usize = 24;
 /// 2^24 devices at 42 entries or more a node need five levels.
-const MAX_DEPTH: u32 = 8;
+pub(super) const MAX_DEPTH: u32 = 8;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Image(BTreeMap<u64, [u8; BLOCK]>);
+    pub(in crate::storage::thin) struct Image(pub(in crate::storage::thin) BTreeMap<u64, [u8; BLOCK]>);
 
     impl Blocks for Image {
         fn read(&self, number: u64) -> io::Result<[u8; BLOCK]> {
             self.0.get(&number).copied().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         }
     }
+
+    /// Where the tree of mappings begins.
+    pub(in crate::storage::thin) const MAPPINGS: u64 = 20;
 
     fn put(block: &mut [u8; BLOCK], offset: usize, bytes: &[u8]) {
         block[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -218,17 +249,24 @@ mod tests {
             self.0.insert(number, block);
         }
 
-        fn superblock(&mut self, transaction_id: u64, details_root: u64) {
+        pub(in crate::storage::thin) fn superblock(&mut self, transaction_id: u64, details_root: u64) {
             let mut block = [0; BLOCK];
             put(&mut block, 32, &MAGIC.to_le_bytes());
             put(&mut block, 40, &2u32.to_le_bytes());
             put(&mut block, 48, &transaction_id.to_le_bytes());
+            put(&mut block, 320, &MAPPINGS.to_le_bytes());
             put(&mut block, 328, &details_root.to_le_bytes());
             put(&mut block, 336, &128u32.to_le_bytes());
             self.insert(0, block, SUPERBLOCK_SALT);
         }
 
-        fn node(&mut self, number: u64, flags: u32, value_size: usize, entries: &[(u64, Vec<u8>)]) {
+        pub(in crate::storage::thin) fn node(
+            &mut self,
+            number: u64,
+            flags: u32,
+            value_size: usize,
+            entries: &[(u64, Vec<u8>)],
+        ) {
             let max = (BLOCK - HEADER) / (8 + value_size);
             let mut block = [0; BLOCK];
             put(&mut block, 4, &flags.to_le_bytes());

@@ -5,15 +5,18 @@
 //! | this one | the driver as the rest of the program sees it |
 //! | `core` | create and delete: intent, transaction id, message, done |
 //! | `lease` | nodes and mounts: activated on demand, removed at last close |
+//! | `hold`, `users` | nodes for other software, which stay until they are given back; who uses a node |
+//! | `resize`, `rollback` | another size, another content under the same id |
+//! | `hidden` | ids that nobody is shown |
 //! | `remover` | the thread that gives back what nobody uses |
 //! | `space` | numbers, marks and admission: pure but for the asking |
 //! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
 //! | `recovery` | what to do at start: a pure function |
 //! | `check`, `salvage` | compare the copies of the truth, and rebuild the journal from the others |
 //! | `health` | the check of the metadata before it is used |
-//! | `state`, `journal`, `label`, `metadata` | the three copies of the truth: journal, labels, the pool's own metadata |
+//! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
-//! | `backend` | what is needed from below; `kernel`, `growth` and `setup` are the real one |
+//! | `backend` | what is needed from below; `kernel`, `growth`, `ext4` and `setup` are the real one |
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
 //! somebody else changed the pool; the device is made, and the kernel stamps it with that id; a done record follows.
@@ -24,22 +27,29 @@ mod backend;
 mod ballast;
 mod check;
 mod core;
+mod ext4;
 mod growth;
 mod health;
+mod hidden;
+mod hold;
 mod journal;
 mod keeper;
 mod kernel;
 mod label;
 mod lease;
+mod mappings;
 mod metadata;
 mod meter;
 mod names;
 mod recovery;
 mod remover;
+mod resize;
+mod rollback;
 mod salvage;
 mod setup;
 mod space;
 mod state;
+mod users;
 
 #[cfg(test)]
 pub(super) mod model;
@@ -51,7 +61,7 @@ pub(super) use self::setup::available;
 #[cfg(test)]
 pub(super) use self::tests::over;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -66,7 +76,7 @@ use self::names::{Names, Role};
 use self::remover::{Doorbell, Remover};
 use self::state::{Device, Phase};
 use super::{
-    Access, AddOptions, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
+    Access, AddOptions, Added, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
     Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
@@ -152,10 +162,11 @@ impl DeviceSet for ThinDeviceSet {
         Driver::Thin
     }
 
-    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<(), StorageError> {
-        if *id == ballast::id() {
+    fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError> {
+        if hidden::is_hidden(id) {
             return Err(StorageError::DeviceExists(id.clone()));
         }
+        hidden::check(base)?;
         self.core.add(id, base, options)
     }
 
@@ -163,17 +174,41 @@ impl DeviceSet for ThinDeviceSet {
         self.core.finish(id)
     }
 
+    fn resize_device(&self, id: &DeviceId, size: Bytes) -> Result<DeviceInfo, StorageError> {
+        hidden::check(id)?;
+        self.core.resize(id, size)?;
+        self.device(id)
+    }
+
+    fn rollback_device(&self, id: &DeviceId, to: &DeviceId) -> Result<(), StorageError> {
+        hidden::check(id)?;
+        hidden::check(to)?;
+        self.core.rollback(id, to)
+    }
+
+    fn activate_device(&self, id: &DeviceId) -> Result<PathBuf, StorageError> {
+        hidden::check(id)?;
+        self.core.hold(id)
+    }
+
+    fn deactivate_device(&self, id: &DeviceId) -> Result<(), StorageError> {
+        hidden::check(id)?;
+        self.core.release(id)
+    }
+
+    fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError> {
+        self.core.exclusive()
+    }
+
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError> {
-        if *id == ballast::id() {
+        if hidden::is_hidden(id) {
             return Ok(Removal::NotThere);
         }
         self.core.remove(id)
     }
 
     fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
-        if *id == ballast::id() {
-            return Err(StorageError::NoSuchDevice(id.clone()));
-        }
+        hidden::check(id)?;
         self.core.mount(id, access)
     }
 
@@ -228,6 +263,7 @@ impl DeviceSet for ThinDeviceSet {
     fn close(&self) -> Result<(), StorageError> {
         // It may be at the ballast just now.
         drop(lock(&self.keeper).take());
+        self.core.release_all()?;
         let idle = self.core.deactivate_all()?;
         self.core.stop()?;
         if idle {
@@ -247,7 +283,11 @@ impl Core {
         });
         let active = self.active_names()?;
         let table = self.table();
-        let picked = table.state.devices.values().filter(|(device, _)| wanted(device) && device.id != ballast::id());
+        let picked = table
+            .state
+            .devices
+            .values()
+            .filter(|(device, _)| wanted(device) && !hidden::is_hidden(&device.id) && device.replaces.is_none());
         let mut infos: Vec<_> = picked
             .map(|(device, phase)| DeviceInfo {
                 id: device.id.clone(),
@@ -265,8 +305,17 @@ impl Core {
         Ok(infos)
     }
 
+    /// What each device alone maps.
+    fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError> {
+        let blocks = self.backend.exclusive()?;
+        let table = self.table();
+        let shown = table.state.names.iter().filter(|(id, _)| !hidden::is_hidden(id));
+        let bytes = |thin| Bytes(blocks.get(thin).copied().unwrap_or(0) * self.settings.block_size.0);
+        Ok(shown.map(|(id, thin)| (id.clone(), bytes(thin))).collect())
+    }
+
     /// The names of the pool's active devices.
-    fn active_names(&self) -> Result<BTreeSet<String>, StorageError> {
+    pub(super) fn active_names(&self) -> Result<BTreeSet<String>, StorageError> {
         let pool = self.names.name(Role::Pool);
         let mut names = self.backend.names().map_err(|source| self.settings.failed("list the devices of", source))?;
         names.remove(&pool);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -92,6 +92,7 @@ struct ModelNode {
     node: Node,
     thin: u32,
     content: PathBuf,
+    size: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -321,6 +322,11 @@ impl Pool for Model {
             .map_err(|source| StorageError::DeviceMapper { op: "list", device: "model".into(), source })
     }
 
+    fn exclusive(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
+        self.look(|inner| Ok(inner.thins.keys().map(|thin| (*thin, 4)).collect()))
+            .map_err(|source| StorageError::DeviceMapper { op: "read", device: "model".into(), source })
+    }
+
     fn glance(&self) -> Result<Listing, StorageError> {
         self.listing()
     }
@@ -382,10 +388,27 @@ impl Nodes for Model {
                 suspended: false,
                 users: 0,
             };
-            let entry = ModelNode { node: node.clone(), thin: spec.thin, content: thin.content };
+            let entry = ModelNode { node: node.clone(), thin: spec.thin, content: thin.content, size: spec.size };
             inner.nodes.insert(spec.name.to_owned(), entry);
             Ok(node)
         })
+    }
+
+    fn size(&self, name: &str) -> io::Result<Bytes> {
+        self.look(|inner| inner.nodes.get(name).map_or_else(|| errno(libc::ENXIO), |entry| Ok(entry.size)))
+    }
+
+    fn enlarge(&self, spec: &Spec<'_>) -> io::Result<()> {
+        self.act(|inner| {
+            let Some(entry) = inner.nodes.get_mut(spec.name) else { return errno(libc::ENXIO) };
+            assert!(spec.size >= entry.size, "a node in use becomes smaller");
+            entry.size = spec.size;
+            Ok(())
+        })
+    }
+
+    fn users(&self, node: &Node) -> Vec<String> {
+        vec![format!("{} of this process", node.users)]
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -442,9 +465,10 @@ impl Nodes for Model {
 }
 
 impl Files for Model {
-    fn format(&self, _node: &Node) -> Result<(), StorageError> {
+    fn format(&self, node: &Node) -> Result<(), StorageError> {
         let failed = |error: io::Error| StorageError::Program { program: "mkfs", message: error.to_string() };
-        self.act(|_| Ok(())).map_err(failed)
+        self.act(|inner| set_file_system(&inner.nodes[&node.name].content, inner.nodes[&node.name].size))
+            .map_err(failed)
     }
 
     fn mount(&self, node: &Node, _access: Access) -> io::Result<OwnedFd> {
@@ -452,6 +476,9 @@ impl Files for Model {
         self.act(|inner| {
             let Some(entry) = inner.nodes.get(&node.name) else { return errno(libc::ENOENT) };
             assert!(!entry.node.suspended, "a mount of a suspended device hangs");
+            if file_system(&entry.content)? > entry.size {
+                return errno(libc::EINVAL);
+            }
             Ok(rustix::fs::open(&entry.content, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
         })
     }
@@ -479,10 +506,40 @@ impl Files for Model {
         self.act(|_| Ok(Bytes(4096)))
     }
 
-    fn grow(&self, _mount: BorrowedFd<'_>, _size: Bytes) -> io::Result<()> {
-        self.act(|_| Ok(()))
+    fn shrink(&self, node: &Node, size: Bytes) -> Result<(), StorageError> {
+        let failed = |error: io::Error| StorageError::Program { program: "resize", message: error.to_string() };
+        let content = self.look(|inner| Ok(inner.nodes[&node.name].content.clone())).map_err(failed)?;
+        if size < LEAST {
+            let advice = format!("its content needs at least {LEAST}");
+            return Err(StorageError::NotSupported { what: "a device of this size", advice });
+        }
+        self.act(|_| set_file_system(&content, size)).map_err(failed)
+    }
+
+    fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
+        let content = fs::read_link(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
+        self.act(|inner| {
+            let node = inner.nodes.values().find(|entry| entry.content == content).expect("it is mounted");
+            assert!(size <= node.size && size >= file_system(&content)?, "grows to {size} on {}", node.size);
+            set_file_system(&content, size)
+        })
     }
 }
+
+/// The size of the file system on a device.
+fn file_system(content: &Path) -> io::Result<Bytes> {
+    match fs::read_to_string(content.join("size")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Bytes(0)),
+        text => Ok(Bytes(text?.parse().map_err(io::Error::other)?)),
+    }
+}
+
+fn set_file_system(content: &Path, size: Bytes) -> io::Result<()> {
+    fs::write(content.join("size"), size.0.to_string())
+}
+
+/// What every content needs.
+pub(super) const LEAST: Bytes = Bytes(64 << 20);
 
 impl Log for Model {
     fn read(&self) -> io::Result<Option<Vec<u8>>> {

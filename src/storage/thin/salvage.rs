@@ -176,7 +176,10 @@ pub(super) fn join(
         let recorded = old.and_then(|old| old.devices.get(thin)).filter(|(device, _)| device.stamp == details.stamp);
         let label = labels.get(thin).and_then(|label| label.as_ref().ok()?.as_ref());
         match (recorded, label.filter(|label| is_own(label, uuid, *thin, details.stamp))) {
-            (Some((device, Phase::Removing)), _) => found.push((device.clone(), Phase::Removing, Source::Journal)),
+            // Also what was to replace another and had not yet: that one is whole.
+            (Some((device, phase)), _) if *phase == Phase::Removing || device.replaces.is_some() => {
+                found.push((device.clone(), Phase::Removing, Source::Journal));
+            }
             (_, Some(label)) => found.push((device_of(label), Phase::Ready, Source::Label)),
             (Some((device, _)), None) => {
                 found.push((Device { pending: false, ..device.clone() }, Phase::Ready, Source::Journal));
@@ -220,5 +223,6 @@ fn device_of(label: &Label) -> Device {
         base: label.base.clone().map(|id| (id, u32::MAX)),
         size: label.size,
         pending: false,
+        replaces: None,
     }
 }

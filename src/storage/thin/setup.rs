@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -91,7 +91,17 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
     };
     let device = number(info.device());
     let (metadata, data) = ((files.paths.metadata, files.metadata), (files.paths.data, files.data));
-    Ok(Kernel { control, names, pool: name, device, metadata, data, block_size, running: RwLock::default() })
+    Ok(Kernel {
+        control,
+        names,
+        pool: name,
+        device,
+        metadata,
+        data,
+        block_size,
+        running: RwLock::default(),
+        held: Mutex::default(),
+    })
 }
 
 /// Whether the kernel has what is needed, after loading its modules if it can.

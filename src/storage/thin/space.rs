@@ -8,6 +8,7 @@
 
 use super::backend::{Host, Mode, Numbers};
 use super::core::Core;
+use super::hidden;
 use super::metadata::BLOCK;
 use crate::model::{Bytes, PoolState, PoolStatus};
 use crate::storage::StorageError;
@@ -43,10 +44,7 @@ impl Core {
         let active = self.active_names()?;
         let (devices, read_only) = {
             let table = self.table();
-            (
-                table.state.names.len() - usize::from(table.state.names.contains_key(&super::ballast::id())),
-                table.read_only,
-            )
+            (table.state.names.keys().filter(|id| !hidden::is_hidden(id)).count(), table.read_only)
         };
         let room = self.room(&numbers);
         Ok(PoolStatus {

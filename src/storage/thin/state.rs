@@ -34,6 +34,30 @@ pub(super) enum Op {
         /// Which.
         thin: u32,
     },
+    /// A device is to have another size.
+    Resize {
+        /// Which.
+        thin: u32,
+        /// Its new size.
+        size: Bytes,
+    },
+    /// A device that was made to replace another takes its name, complete; the other one is to be deleted.
+    Replace {
+        /// Which takes the name.
+        thin: u32,
+        /// The transaction of the other one's deletion.
+        transaction: u64,
+    },
+    /// A device is active until further notice, used or not.
+    Hold {
+        /// Which.
+        thin: u32,
+    },
+    /// A device is active only while it is used.
+    Release {
+        /// Which.
+        thin: u32,
+    },
     /// The intent to delete a device; its name is free from here.
     Delete {
         /// Which.
@@ -79,6 +103,9 @@ pub(super) struct Device {
     pub(super) size: Bytes,
     /// Whether it waits for [`Op::Ready`] after it was made.
     pub(super) pending: bool,
+    /// The device whose name it is to take by [`Op::Replace`]; it has none of its own until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replaces: Option<u32>,
 }
 
 /// How far a device's life has come.
@@ -104,6 +131,8 @@ pub(super) struct State {
     pub(super) devices: BTreeMap<u32, (Device, Phase)>,
     /// The number of each id in use.
     pub(super) names: BTreeMap<DeviceId, u32>,
+    /// Devices that are active whether used or not.
+    pub(super) held: BTreeSet<u32>,
     /// The lowest number never used.
     pub(super) next_thin: u32,
     /// The highest transaction that was ever intended.
@@ -148,12 +177,22 @@ impl State {
                 self.step(*thin, &[Phase::Creating], if pending { Phase::Pending } else { Phase::Ready })
             }
             Op::Ready { thin } => self.step(*thin, &[Phase::Pending], Phase::Ready),
-            Op::Delete { thin, transaction } => {
-                self.step(*thin, &[Phase::Creating, Phase::Pending, Phase::Ready], Phase::Removing)?;
-                self.forget_name(*thin);
-                self.transaction = self.transaction.max(*transaction);
+            Op::Resize { thin, size } => {
+                self.device(*thin)?;
+                self.devices.get_mut(thin).expect("it was found just now").0.size = *size;
                 Ok(())
             }
+            Op::Replace { thin, transaction } => self.replace(*thin, *transaction),
+            Op::Hold { thin } => {
+                self.device(*thin)?;
+                self.held.insert(*thin);
+                Ok(())
+            }
+            Op::Release { thin } => {
+                self.held.remove(thin);
+                Ok(())
+            }
+            Op::Delete { thin, transaction } => self.begin_removal(*thin, *transaction),
             Op::Aborted { thin } => self.forget(*thin, Phase::Creating),
             Op::Deleted { thin } => self.forget(*thin, Phase::Removing),
             Op::Counters { next_thin, transaction } => {
@@ -171,6 +210,7 @@ impl State {
             Op::Counters { next_thin: self.next_thin, transaction: self.transaction },
         ];
         ops.extend(self.devices.values().map(|(device, phase)| Op::Keep { device: device.clone(), phase: *phase }));
+        ops.extend(self.held.iter().map(|thin| Op::Hold { thin: *thin }));
         ops
     }
 
@@ -192,7 +232,7 @@ impl State {
         if device.thin >= THIN_IDS || self.devices.contains_key(&device.thin) {
             return Err(format!("uses number {} twice or it is too large", device.thin));
         }
-        if phase != Phase::Removing {
+        if phase != Phase::Removing && device.replaces.is_none() {
             if self.names.contains_key(&device.id) {
                 return Err(format!("uses the id '{}' twice", device.id));
             }
@@ -214,6 +254,25 @@ impl State {
             return Err(format!("takes number {thin} from {phase:?} to {to:?}"));
         }
         self.devices.get_mut(&thin).expect("it was found just now").1 = to;
+        Ok(())
+    }
+
+    fn begin_removal(&mut self, thin: u32, transaction: u64) -> Result<(), String> {
+        self.step(thin, &[Phase::Creating, Phase::Pending, Phase::Ready], Phase::Removing)?;
+        self.forget_name(thin);
+        self.held.remove(&thin);
+        self.transaction = self.transaction.max(transaction);
+        Ok(())
+    }
+
+    fn replace(&mut self, thin: u32, transaction: u64) -> Result<(), String> {
+        let (device, phase) = self.device(thin)?;
+        let (id, former) = (device.id.clone(), device.replaces);
+        let former = former.filter(|former| *phase == Phase::Pending && self.names.get(&id) == Some(former));
+        self.begin_removal(former.ok_or_else(|| format!("gives number {thin} a name too early"))?, transaction)?;
+        let (device, phase) = self.devices.get_mut(&thin).expect("it was found just now");
+        (device.replaces, *phase) = (None, Phase::Ready);
+        self.names.insert(id, thin);
         Ok(())
     }
 
@@ -242,7 +301,7 @@ pub(super) mod tests {
 
     pub(in crate::storage::thin) fn device(id: &str, thin: u32, stamp: u64) -> Device {
         let id = DeviceId::parse(id).unwrap();
-        Device { id, thin, stamp, base: None, size: Bytes(1 << 30), pending: false }
+        Device { id, thin, stamp, base: None, size: Bytes(1 << 30), pending: false, replaces: None }
     }
 
     pub(in crate::storage::thin) fn state(ops: &[Op]) -> State {
@@ -266,6 +325,10 @@ pub(super) mod tests {
             Op::Created { thin: 2 },
             Op::Delete { thin: 2, transaction: 4 },
             Op::Create(device("c", 3, 5)),
+            Op::Resize { thin: 0, size: Bytes(2 << 30) },
+            Op::Hold { thin: 0 },
+            Op::Create(Device { pending: true, replaces: Some(0), ..device("a", 4, 6) }),
+            Op::Created { thin: 4 },
         ]);
         let mut again = State::default();
         for op in state.checkpoint() {
@@ -284,6 +347,23 @@ pub(super) mod tests {
             Op::Deleted { thin: 0 },
         ]);
         assert_eq!(state.names.values().copied().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_name_goes_from_one_device_to_another_in_one_step() {
+        let mut state = state(&[
+            Op::Create(device("a", 0, 1)),
+            Op::Created { thin: 0 },
+            Op::Hold { thin: 0 },
+            Op::Create(Device { pending: true, replaces: Some(0), ..device("a", 1, 2) }),
+            Op::Created { thin: 1 },
+        ]);
+        assert_eq!(state.names.values().copied().collect::<Vec<_>>(), [0]);
+        state.apply(&Op::Replace { thin: 1, transaction: 3 }).unwrap();
+        assert_eq!(state.names.values().copied().collect::<Vec<_>>(), [1]);
+        assert_eq!((state.devices[&0].1, state.devices[&1].1), (Phase::Removing, Phase::Ready));
+        assert!(state.held.is_empty() && state.transaction == 3);
+        assert!(state.apply(&Op::Replace { thin: 1, transaction: 4 }).is_err());
     }
 
     #[test]
@@ -309,6 +389,8 @@ pub(super) mod tests {
             Op::Deleted { thin: 0 },
             Op::Aborted { thin: 0 },
             Op::Ready { thin: 0 },
+            Op::Replace { thin: 0, transaction: 2 },
+            Op::Hold { thin: 9 },
             Op::Create(device("a", 1, 2)),
             Op::Create(device("b", 0, 2)),
             Op::Pool { version: VERSION, uuid: "v".into() },

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::names::Names;
 use super::remover::{Doorbell, Remover};
 use super::state::{Phase, State};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, PoolState};
-use crate::storage::{Access, AddOptions, Pressure, PressureLevel, Removal, StorageError};
+use crate::storage::{Access, AddOptions, MountedDevice, Pressure, PressureLevel, Removal, StorageError};
 
 #[derive(Debug)]
 struct Silent;
@@ -63,6 +64,10 @@ fn options(pending: bool) -> AddOptions {
     AddOptions { size: None, pending }
 }
 
+fn sized(size: u64) -> AddOptions {
+    AddOptions { size: Some(Bytes(size)), pending: false }
+}
+
 fn live(core: &Core) -> Vec<DeviceInfo> {
     core.infos(|_| true).unwrap().into_iter().filter(|info| info.state != DeviceState::Removing).collect()
 }
@@ -91,10 +96,37 @@ fn check(model: &Model, core: &Core, foreign: &BTreeMap<u32, u64>) {
 /// One operation on a pool that has the devices of [`stage`].
 type Step = fn(&Arc<Core>) -> Result<(), StorageError>;
 
-const STEPS: [(&str, Step); 8] = [
-    ("add", |core| core.add(&id("new"), &id("a"), &options(false))),
-    ("add pending", |core| core.add(&id("new"), &id("a"), &options(true))),
-    ("add larger", |core| core.add(&id("new"), &id("a"), &AddOptions { size: Some(Bytes(2 << 30)), pending: false })),
+const STEPS: [(&str, Step); 15] = [
+    ("add", |core| core.add(&id("new"), &id("a"), &options(false)).map(drop)),
+    ("add pending", |core| core.add(&id("new"), &id("a"), &options(true)).map(drop)),
+    ("add larger", |core| core.add(&id("new"), &id("a"), &sized(2 << 30)).map(drop)),
+    ("add smaller", |core| core.add(&id("new"), &id("a"), &sized(512 << 20)).map(drop)),
+    ("add smaller and pending", |core| {
+        core.add(&id("new"), &id("a"), &AddOptions { pending: true, ..sized(512 << 20) }).map(drop)
+    }),
+    ("resize", |core| core.resize(&id("b"), Bytes(2 << 30))),
+    ("resize in use", |core| {
+        let held = core.mount(&id("b"), Access::ReadWrite)?;
+        let result = core.resize(&id("b"), Bytes(2 << 30));
+        drop(held);
+        result
+    }),
+    ("rollback", |core| {
+        core.rollback(&id("b"), &id("a"))?;
+        core.tidy();
+        Ok(())
+    }),
+    ("rollback to a larger one", |core| {
+        core.resize(&id("a"), Bytes(2 << 30))?;
+        core.mount(&id("a"), Access::ReadWrite)?;
+        core.rollback(&id("b"), &id("a"))?;
+        core.tidy();
+        Ok(())
+    }),
+    ("hold and release", |core| {
+        core.hold(&id("b"))?;
+        core.release(&id("b"))
+    }),
     ("complete", |core| core.finish(&id("p"))),
     ("remove", |core| delete(core, "b")),
     ("remove pending", |core| delete(core, "p")),
@@ -102,7 +134,8 @@ const STEPS: [(&str, Step); 8] = [
         let held = core.mount(&id("b"), Access::ReadWrite)?;
         let result = core.add(&id("new"), &id("b"), &options(false));
         drop(held);
-        result
+        assert!(result.as_ref().is_ok_and(|added| added.frozen.is_some()) || result.is_err());
+        result.map(drop)
     }),
     ("remove and add again", |core| {
         core.remove(&id("b"))?;
@@ -120,16 +153,59 @@ fn delete(core: &Core, name: &str) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// base, a, b ready; p pending; one foreign device.
+/// base, a, b ready, with their names in them; p pending; one foreign device.
 fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
     let model = Model::new();
     let core = open(&model).unwrap();
     core.add(&id("a"), &id("base"), &options(false)).unwrap();
     core.add(&id("b"), &id("a"), &options(false)).unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(content(&core.mount(&id(name), Access::ReadWrite).unwrap()), name).unwrap();
+    }
     core.add(&id("p"), &id("a"), &options(true)).unwrap();
     model.tamper(|pool| pool.add_thin(77, 1));
     core.table().foreign.insert(77);
     (model, core, BTreeMap::from([(77, 1)]))
+}
+
+fn content(mount: &MountedDevice) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    let top = std::fs::read_link(format!("/proc/self/fd/{}", mount.mount().as_raw_fd())).unwrap();
+    top.join("content")
+}
+
+fn text(core: &Arc<Core>, name: &str) -> String {
+    std::fs::read_to_string(content(&core.mount(&id(name), Access::ReadWrite).unwrap())).unwrap()
+}
+
+fn size(core: &Core, name: &str) -> Bytes {
+    core.find(&id(name), &[Phase::Ready]).unwrap().size
+}
+
+/// What `name` promised when it was acknowledged, or has done or not done when it was not; every device can be used.
+fn check_content(core: &Arc<Core>, name: &str, acknowledged: bool) {
+    for device in ready(core) {
+        core.mount(&id(&device), Access::ReadWrite).unwrap();
+    }
+    assert_eq!(text(core, "a"), "a");
+    if !ready(core).contains("b") {
+        return;
+    }
+    let texts: &[&str] = match name {
+        "rollback" | "rollback to a larger one" | "remove and add again" if acknowledged => &["a"],
+        "rollback" | "rollback to a larger one" | "remove and add again" => &["a", "b"],
+        _ => &["b"],
+    };
+    assert!(texts.contains(&text(core, "b").as_str()), "{name}: {}", text(core, "b"));
+    let sizes: &[u64] = match name {
+        "resize" | "resize in use" if acknowledged => &[2 << 30],
+        "resize" | "resize in use" => &[1 << 30, 2 << 30],
+        _ => &[1 << 30],
+    };
+    assert!(sizes.contains(&size(core, "b").0), "{name}: {}", size(core, "b"));
+    if name == "add smaller" && acknowledged {
+        assert_eq!(size(core, "new"), Bytes(512 << 20));
+    }
 }
 
 /// Runs `step` with a crash after `steps`; whether it was acknowledged, and whether the crash came.
@@ -142,7 +218,7 @@ fn run(model: &Model, core: &Arc<Core>, step: Step, steps: i64) -> (bool, bool) 
 /// What must be ready after `name` was acknowledged.
 fn expected(name: &str) -> BTreeSet<String> {
     let names: &[&str] = match name {
-        "add" | "add larger" | "snapshot of an active device" => &["base", "a", "b", "new"],
+        "add" | "add larger" | "add smaller" | "snapshot of an active device" => &["base", "a", "b", "new"],
         "complete" => &["base", "a", "b", "p"],
         "remove" => &["base", "a"],
         _ => &["base", "a", "b"],
@@ -170,6 +246,7 @@ fn a_crash_at_any_step_of_any_operation_loses_nothing_and_leaks_nothing() {
                 if acknowledged {
                     assert_eq!(ready, expected(name), "{name}, step {steps}, {death:?}");
                 }
+                check_content(&core, name, acknowledged);
             }
             if !crashed {
                 assert!(steps > 2, "{name} has crash points");
@@ -265,8 +342,14 @@ fn a_journal_of_an_earlier_time_changes_nothing_but_lets_devices_be_used() {
     let core = open(&model).unwrap();
     core.tidy();
     assert_eq!(model.tamper(|pool| pool.thins()), before);
-    for error in [core.add(&id("x"), &id("a"), &options(false)), core.remove(&id("b")).map(drop), core.finish(&id("p"))]
-    {
+    for error in [
+        core.add(&id("x"), &id("a"), &options(false)).map(drop),
+        core.remove(&id("b")).map(drop),
+        core.finish(&id("p")),
+        core.resize(&id("b"), Bytes(2 << 30)),
+        core.rollback(&id("b"), &id("a")),
+        core.hold(&id("b")).map(drop),
+    ] {
         assert!(matches!(error, Err(StorageError::PoolState { .. })), "{error:?}");
     }
     core.mount(&id("b"), Access::ReadOnly).unwrap();
@@ -423,8 +506,9 @@ fn a_removal_in_a_read_only_pool_waits_until_it_can_be_written() {
 fn a_device_gets_a_label_of_its_own_when_it_is_first_written() {
     let (_model, core, _) = stage();
     let label = |name| Label::read(core.mount(&id(name), Access::ReadOnly).unwrap().mount()).unwrap().unwrap();
-    assert_eq!(label("a").id, id("base"), "inherited");
-    for name in ["base", "a", "b"] {
+    core.add(&id("c"), &id("b"), &options(false)).unwrap();
+    assert_eq!(label("c").id, id("b"), "inherited");
+    for name in ["base", "a", "b", "c"] {
         core.mount(&id(name), Access::ReadWrite).unwrap();
         let device = core.find(&id(name), &[Phase::Ready]).unwrap();
         assert_eq!(label(name), Label::of("0-1-2", &device));
@@ -592,6 +676,110 @@ fn what_is_in_use_is_trimmed() {
     let _held = core.mount(&id("b"), Access::ReadWrite).unwrap();
     let trimmed = core.trim().unwrap();
     assert_eq!((trimmed.devices, trimmed.bytes), (1, Bytes(4096)));
+}
+
+#[test]
+fn a_larger_size_is_there_at_once_when_it_is_in_use_and_later_when_not() {
+    let (model, core, _) = stage();
+    core.tidy();
+    let held = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    core.resize(&id("b"), Bytes((2 << 30) + 1)).unwrap();
+    let larger = Bytes((2 << 30) + (64 << 10));
+    assert_eq!(size(&core, "b"), larger);
+    let file_system = |mount: &MountedDevice| std::fs::read_to_string(content(mount).with_file_name("size")).unwrap();
+    assert_eq!(file_system(&held), larger.0.to_string());
+    drop(held);
+    assert_eq!(model.tamper(|pool| pool.nodes()), []);
+    core.resize(&id("a"), Bytes(3 << 30)).unwrap();
+    assert_eq!(model.tamper(|pool| pool.nodes()), []);
+    assert_eq!(file_system(&core.mount(&id("a"), Access::ReadWrite).unwrap()), (3u64 << 30).to_string());
+    for (name, size) in [("a", 1 << 30), ("base", 2 << 30), ("b", 1 << 60)] {
+        let refused = core.resize(&id(name), Bytes(size));
+        assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_device_too_small_for_its_content_is_refused_and_nothing_of_it_is_left() {
+    let (model, core, foreign) = stage();
+    let error = core.add(&id("new"), &id("a"), &sized(1 << 20)).unwrap_err();
+    assert!(matches!(&error, StorageError::NotSupported { advice, .. } if advice.contains("64M")), "{error}");
+    assert!(core.removing().is_empty());
+    check(&model, &core, &foreign);
+    core.add(&id("new"), &id("a"), &sized(100 << 20)).unwrap();
+    let label = Label::read(core.mount(&id("new"), Access::ReadOnly).unwrap().mount()).unwrap().unwrap();
+    assert_eq!((label.id, label.size), (id("new"), Bytes(100 << 20)));
+}
+
+#[test]
+fn a_device_is_rolled_back_only_when_nobody_uses_it() {
+    let (model, core, _) = stage();
+    let before = model.tamper(|pool| pool.thins());
+    let held = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    let refused = core.rollback(&id("b"), &id("a"));
+    assert!(matches!(refused, Err(StorageError::InUse { .. })), "{refused:?}");
+    drop(held);
+    core.hold(&id("b")).unwrap();
+    assert!(matches!(core.rollback(&id("b"), &id("a")), Err(StorageError::InUse { .. })));
+    core.release(&id("b")).unwrap();
+    assert!(matches!(core.rollback(&id("b"), &id("p")), Err(StorageError::WrongState { .. })));
+    assert!(matches!(core.rollback(&id("base"), &id("a")), Err(StorageError::InUse { .. })));
+    core.tidy();
+    assert_eq!(model.tamper(|pool| pool.thins()), before);
+    core.rollback(&id("b"), &id("a")).unwrap();
+    core.tidy();
+    assert_eq!(text(&core, "b"), "a");
+    assert_eq!(model.tamper(|pool| pool.thins()).len(), before.len());
+    assert_eq!(live(&core).iter().filter(|info| info.id == id("b")).count(), 1);
+}
+
+#[test]
+fn a_held_device_stays_active_over_mounts_and_a_restart_until_it_is_released() {
+    let (model, core, _) = stage();
+    let names = |model: &Model| model.tamper(|pool| pool.nodes().len());
+    let path = core.hold(&id("b")).unwrap();
+    assert_eq!(core.hold(&id("b")).unwrap(), path);
+    drop(core.mount(&id("b"), Access::ReadWrite).unwrap());
+    core.examine().unwrap();
+    assert_eq!(names(&model), 1);
+    drop(core);
+    model.reboot(Death::Killed);
+    let core = open(&model).unwrap();
+    assert_eq!(names(&model), 1);
+    assert_eq!(core.hold(&id("b")).unwrap(), path);
+    let mount = core.mount(&id("b"), Access::ReadWrite).unwrap();
+    assert!(matches!(core.release(&id("b")), Err(StorageError::InUse { .. })));
+    drop(mount);
+    core.release(&id("b")).unwrap();
+    core.release(&id("b")).unwrap();
+    assert_eq!(names(&model), 0);
+}
+
+#[test]
+fn nothing_is_held_after_the_machine_was_off_after_a_removal_or_after_the_end() {
+    let (model, core, _) = stage();
+    core.hold(&id("b")).unwrap();
+    drop(core);
+    model.reboot(Death::PowerCut(usize::MAX));
+    let core = open(&model).unwrap();
+    assert!(core.table().state.held.is_empty());
+    core.hold(&id("a")).unwrap();
+    core.hold(&id("b")).unwrap();
+    delete(&core, "b").unwrap();
+    assert_eq!(model.tamper(|pool| pool.nodes().len()), 1);
+    core.release_all().unwrap();
+    assert!(core.deactivate_all().unwrap());
+}
+
+#[test]
+fn what_is_a_devices_own_is_told_for_those_that_are_shown() {
+    let (_model, core, _) = stage();
+    core.tend(Instant::now());
+    core.tend(Instant::now() + USUAL);
+    let exclusive = core.exclusive().unwrap();
+    let names: Vec<_> = exclusive.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["a", "b", "base", "p"]);
+    assert_eq!(exclusive[&id("a")], Bytes(256 << 10));
 }
 
 /// A step of a random sequence; numbers pick devices.
