@@ -10,7 +10,7 @@ use super::options::thin_config;
 use crate::config::Config;
 use crate::engine::CheckView;
 use crate::model::{DeviceId, Driver, now_usec};
-use crate::storage::{StorageError, thin};
+use crate::storage::{self, StorageError, thin};
 
 /// Salvages, and writes what was found as JSON. After an error the journal is as it was.
 pub(super) fn run(roots: &[PathBuf]) -> Result<(), DaemonError> {
@@ -20,8 +20,7 @@ pub(super) fn run(roots: &[PathBuf]) -> Result<(), DaemonError> {
         return Err(DaemonError::NothingToSalvage);
     }
     let report = thin::salvage(&thin_config(&config)).map_err(|error| match error {
-        // Only the lock of the directory is told so.
-        StorageError::PoolState { state: thin::LOCKED, .. } => DaemonError::Running,
+        StorageError::PoolState { state: storage::LOCKED, .. } => DaemonError::Running,
         error => error.into(),
     })?;
     let view = CheckView::of(report, now_usec());

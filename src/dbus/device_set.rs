@@ -45,6 +45,21 @@ impl DeviceSet {
         self.door.authorize(header, Wish::new(Action::ManageStorage, verb).device(id.as_str())).await
     }
 
+    async fn add(
+        &self,
+        id: &str,
+        base: &str,
+        options: Dictionary,
+        header: &Header<'_>,
+    ) -> Result<Option<std::time::Duration>> {
+        let (id, base) = (DeviceId::parse(id)?, DeviceId::parse(base)?);
+        let size = size_option(options)?;
+        let room = self.authorize(header, "add-device", &id).await?;
+        let frozen = room.engine.add_device(id, base, size).await?;
+        room.settled().await;
+        Ok(frozen)
+    }
+
     /// Passes if the caller may do this with the pool.
     async fn authorize_upkeep(&self, header: &Header<'_>, verb: &'static str) -> Result<Arc<Room>> {
         self.door.authorize(header, Wish::new(Action::ManageStorage, verb)).await
@@ -61,12 +76,20 @@ impl DeviceSet {
         options: Dictionary,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<()> {
-        let (id, base) = (DeviceId::parse(id)?, DeviceId::parse(base)?);
-        let size = size_option(options)?;
-        let room = self.authorize(&header, "add-device", &id).await?;
-        room.engine.add_device(id, base, size).await?;
-        room.settled().await;
-        Ok(())
+        self.add(id, base, options, &header).await.map(drop)
+    }
+
+    /// As AddDevice; replies how long the base was held still for it, 0 if it was not in use.
+    #[zbus(out_args("frozen_usec"))]
+    async fn snapshot_device(
+        &self,
+        id: &str,
+        base: &str,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<u64> {
+        let frozen = self.add(id, base, options, &header).await?.unwrap_or_default();
+        Ok(u64::try_from(frozen.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Removes a device that is not in use.
@@ -76,6 +99,37 @@ impl DeviceSet {
         room.engine.remove_device(id).await?;
         room.settled().await;
         Ok(())
+    }
+
+    /// Activates a device until DeactivateDevice or RemoveDevice, also over a restart of holmd. The path of its block device;
+    /// of a directory with driver copy.
+    #[zbus(out_args("path"))]
+    async fn activate_device(&self, id: &str, #[zbus(header)] header: Header<'_>) -> Result<String> {
+        let id = DeviceId::parse(id)?;
+        let room = self.authorize(&header, "activate-device", &id).await?;
+        let path = room.engine.activate_device(id).await?;
+        room.settled().await;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// Takes ActivateDevice back. Refused while somebody uses the device.
+    async fn deactivate_device(&self, id: &str, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let id = DeviceId::parse(id)?;
+        let room = self.authorize(&header, "deactivate-device", &id).await?;
+        room.engine.deactivate_device(id).await?;
+        room.settled().await;
+        Ok(())
+    }
+
+    /// Makes a device larger, in use or not: what is in it can take so many bytes. Replies how many it became, being whole
+    /// blocks of the pool.
+    #[zbus(out_args("size"))]
+    async fn resize_device(&self, id: &str, size: u64, #[zbus(header)] header: Header<'_>) -> Result<u64> {
+        let id = DeviceId::parse(id)?;
+        let room = self.authorize(&header, "resize-device", &id).await?;
+        let size = room.engine.resize_device(id, Bytes(size)).await?;
+        room.settled().await;
+        Ok(size.0)
     }
 
     /// Mounts the tree of a device on the directory that the descriptor is of, in the mount namespace of the caller or in
@@ -172,6 +226,13 @@ impl DeviceSet {
             (view.at_usec, view.bytes.0, view.devices, failed)
         });
         Ok(report.unwrap_or_default())
+    }
+
+    /// Bytes that are each device's own, which is what its removal gives back.
+    #[zbus(out_args("devices"))]
+    async fn measure_devices(&self) -> Result<Vec<(String, u64)>> {
+        let measured = self.door.open()?.engine.measure_devices().await?;
+        Ok(measured.into_iter().map(|(id, bytes)| (id.into(), bytes.0)).collect())
     }
 
     /// Every device: id, and ThinId u, Base s, Size t, Mapped t, Active b, State s, Own b, Users as. What is empty is left

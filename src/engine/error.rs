@@ -2,7 +2,7 @@
 
 use super::devices::DeviceError;
 use crate::images::ImageError;
-use crate::model::{ContainerName, ErrorCode, ImageName, NameError};
+use crate::model::{ContainerName, ErrorCode, ImageName, NameError, SnapshotName};
 use crate::records::RecordError;
 use crate::runtime::LaunchError;
 use crate::storage::StorageError;
@@ -23,6 +23,26 @@ pub enum EngineError {
     /// The name is taken.
     #[error("the name '{0}' is in use: choose another, or remove that container with 'holmctl rm {0}'")]
     NameInUse(String),
+    /// The container has no such snapshot.
+    #[error(
+        "the container '{container}' has no snapshot '{snapshot}': 'holmctl snapshot --list {container}' shows them"
+    )]
+    NoSuchSnapshot {
+        /// Which container.
+        container: ContainerName,
+        /// Which snapshot.
+        snapshot: SnapshotName,
+    },
+    /// The container has a snapshot of that name.
+    #[error(
+        "the container '{container}' has a snapshot '{snapshot}' already: choose another name, or remove it with 'holmctl snapshot --remove {container} {snapshot}'"
+    )]
+    SnapshotExists {
+        /// Which container.
+        container: ContainerName,
+        /// Which snapshot.
+        snapshot: SnapshotName,
+    },
     /// Containers need the image.
     #[error("the image '{image}' is in use by {users}: remove them first")]
     ImageInUse {
@@ -99,7 +119,8 @@ impl EngineError {
             Self::NoSuchContainer(_) => ErrorCode::NoSuchContainer,
             Self::NoSuchImage(_) => ErrorCode::NoSuchImage,
             Self::NoSuchProcess(_) => ErrorCode::NoSuchProcess,
-            Self::NameInUse(_) => ErrorCode::NameInUse,
+            Self::NameInUse(_) | Self::SnapshotExists { .. } => ErrorCode::NameInUse,
+            Self::NoSuchSnapshot { .. } => ErrorCode::NoSuchSnapshot,
             Self::ImageInUse { .. } => ErrorCode::ImageInUse,
             Self::NotRunning(_) => ErrorCode::NotRunning,
             Self::Running { .. } => ErrorCode::AlreadyRunning,

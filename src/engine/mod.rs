@@ -15,6 +15,9 @@
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
 //! | `devices/` | the DeviceSet for others, its upkeep |
 //! | `images.rs` | import, tag, remove |
+//! | `snapshots.rs` | snapshots of containers, the way back to one, and containers made of others |
+//! | `resources.rs` | what a container may use, changed while it runs |
+//! | `pressure.rs` | what to do with containers when the pool is full |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
 //! | `error.rs` | every failure, with its code |
@@ -30,9 +33,12 @@ mod images;
 mod jobs;
 mod lifecycle;
 mod outcome;
+mod pressure;
 mod reconcile;
 mod request;
+mod resources;
 mod run;
+mod snapshots;
 mod start;
 mod steps;
 mod table;
@@ -43,7 +49,7 @@ mod view;
 pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
-pub use request::{CreateRequest, ExecRequest, RemoveOptions, RunIo, StopOptions, Who};
+pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 
@@ -52,7 +58,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use self::container::Request;
@@ -131,16 +137,8 @@ impl Engine {
         let spec = create::define(request, &image, new_id()?, &defaults)?;
         let reserved = inner.reserve(&spec.name)?;
         let options = AddOptions { size: spec.size, pending: false };
-        let record = ContainerRecord {
-            version: ContainerRecord::VERSION,
-            spec,
-            created_usec: now_usec(),
-            run: 0,
-            started_usec: 0,
-            last: None,
-            status_text: String::new(),
-        };
-        let (record, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
+        let record = ContainerRecord::new(spec, now_usec());
+        let (record, _, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
         steps.finish("create", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
@@ -198,9 +196,7 @@ impl Engine {
     }
 
     async fn freeze_or_thaw(&self, name: &ContainerName, freeze: bool) -> Result<(), EngineError> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.find(name)?.ask(Request::Freeze { freeze, reply });
-        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))?
+        self.inner.find(name)?.ask_and_wait(|reply| Request::Freeze { freeze, reply }).await
     }
 
     /// Removes a container and its root.
@@ -220,9 +216,7 @@ impl Engine {
     pub async fn rename(&self, name: &ContainerName, to: ContainerName) -> Result<(), EngineError> {
         let container = self.inner.find(name)?;
         let reserved = self.inner.reserve(&to)?;
-        let (reply, answer) = oneshot::channel();
-        container.ask(Request::Rename { to, reply });
-        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))??;
+        container.ask_and_wait(|reply| Request::Rename { to, reply }).await?;
         reserved.given_away();
         Ok(())
     }

@@ -19,11 +19,11 @@ use super::exec::Processes;
 use super::jobs::Jobs;
 use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
-use super::{Engine, reconcile};
-use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
+use super::{Engine, pressure, reconcile};
+use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus, SnapshotName};
 use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::Launcher;
-use crate::storage::{AddOptions, DeviceSet};
+use crate::storage::{AddOptions, Added, DeviceSet};
 use crate::sys::proc;
 use crate::systemd::{Machine, Machines, Scopes, notify};
 
@@ -108,6 +108,7 @@ impl Engine {
         inner.load_images()?;
         reconcile::containers(&inner)?;
         inner.forget_stored();
+        pressure::watch(&inner);
         tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
         Ok(Self { inner })
     }
@@ -136,6 +137,12 @@ impl Inner {
     pub(super) fn views(&self) -> Vec<ContainerView> {
         let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
         table.values().flatten().map(|container| container.view()).collect()
+    }
+
+    /// Every container.
+    pub(super) fn all(&self) -> Vec<Arc<Container>> {
+        let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().flatten().cloned().collect()
     }
 
     /// Keeps a name.
@@ -181,18 +188,19 @@ impl Inner {
     pub(super) async fn make_root(
         self: &Arc<Self>,
         record: ContainerRecord,
-        image: DeviceId,
+        origin: DeviceId,
         options: AddOptions,
         mut steps: Steps,
-    ) -> Result<(ContainerRecord, Steps), EngineError> {
+    ) -> Result<(ContainerRecord, Added, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
             let id = record.spec.id.clone();
             let written = inner.store.put_container(&record, Durability::Synced).map_err(EngineError::from);
             steps.lap("Record");
-            let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
+            let made =
+                written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &origin, &options)?));
             steps.lap("Snapshot");
-            made.map(|_| (record, steps)).inspect_err(|_| {
+            made.map(|added| (record, added, steps)).inspect_err(|_| {
                 if let Err(kept) = inner.store.remove_container(&id) {
                     warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }
@@ -201,20 +209,36 @@ impl Inner {
         .await
     }
 
-    /// Removes a container's root.
-    pub(super) async fn delete_root(self: &Arc<Self>, id: &ContainerId) -> Result<(), EngineError> {
-        let devices = Arc::clone(&self.devices);
-        let device = container_device(id);
-        blocking(move || devices.remove_device(&device)).await?;
-        Ok(())
+    /// Removes a container's root, and its snapshots before that.
+    pub(super) async fn delete_root(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        snapshots: Vec<SnapshotName>,
+    ) -> Result<(), EngineError> {
+        let (inner, id) = (Arc::clone(self), id.clone());
+        blocking(move || {
+            inner.delete_snapshots(&id, snapshots.iter())?;
+            inner.devices.remove_device(&container_device(&id))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes snapshots of a container.
+    pub(super) fn delete_snapshots<'a>(
+        &self,
+        id: &ContainerId,
+        mut snapshots: impl Iterator<Item = &'a SnapshotName>,
+    ) -> Result<(), EngineError> {
+        snapshots.try_for_each(|snapshot| Ok(self.devices.remove_device(&snapshot_device(id, snapshot)).map(drop)?))
     }
 
     /// Removes a container that was to live for one run, which ended while no daemon ran.
     pub(super) fn remove_leftover(&self, record: &ContainerRecord) {
+        let id = &record.spec.id;
         let removed = self
-            .devices
-            .remove_device(&container_device(&record.spec.id))
-            .map_err(EngineError::from)
+            .delete_snapshots(id, record.snapshots.keys())
+            .and_then(|()| Ok(self.devices.remove_device(&container_device(id))?))
             .and_then(|_| Ok(self.store.remove_container(&record.spec.id)?));
         if let Err(error) = removed {
             warn!(container = %record.spec.name, op = "reconcile", "{error}: the next start tries again");
@@ -321,6 +345,11 @@ impl Drop for Reserved<'_> {
 /// The device of a container's root.
 pub(super) fn container_device(id: &ContainerId) -> DeviceId {
     DeviceId::parse(&format!("container:{id}")).expect("an id is 32 hexadecimal digits")
+}
+
+/// The device of a snapshot of a container.
+pub(super) fn snapshot_device(id: &ContainerId, snapshot: &SnapshotName) -> DeviceId {
+    DeviceId::parse(&format!("snapshot:{id}:{snapshot}")).expect("both names are letters of a device id, and short")
 }
 
 /// The name under which the service manager keeps a container's terminal.

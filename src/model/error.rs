@@ -9,6 +9,8 @@ pub enum ErrorCode {
     NoSuchImage,
     /// No device has that id.
     NoSuchDevice,
+    /// The container has no snapshot of that name.
+    NoSuchSnapshot,
     /// No process of Holm's has that id, or the process is in no container.
     NoSuchProcess,
     /// The name is taken.
@@ -61,10 +63,11 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoSuchContainer,
         Self::NoSuchImage,
         Self::NoSuchDevice,
+        Self::NoSuchSnapshot,
         Self::NoSuchProcess,
         Self::NameInUse,
         Self::ImageInUse,
@@ -97,6 +100,7 @@ impl ErrorCode {
             Self::NoSuchContainer => "NoSuchContainer",
             Self::NoSuchImage => "NoSuchImage",
             Self::NoSuchDevice => "NoSuchDevice",
+            Self::NoSuchSnapshot => "NoSuchSnapshot",
             Self::NoSuchProcess => "NoSuchProcess",
             Self::NameInUse => "NameInUse",
             Self::ImageInUse => "ImageInUse",

@@ -11,7 +11,7 @@ mod task;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::{OwnedRwLockReadGuard, mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, mpsc, oneshot};
 
 use self::task::Task;
 use super::Inner;
@@ -20,7 +20,7 @@ use super::jobs::Job;
 use super::request::{RunIo, StopOptions};
 use super::run::{Handles, Run};
 use super::view::{ContainerView, JobResult};
-use crate::model::ContainerName;
+use crate::model::{Bytes, ContainerName, Limits, SnapshotName, Status};
 use crate::records::ContainerRecord;
 use crate::systemd::scope_name;
 
@@ -37,6 +37,8 @@ struct Shared {
     handles: RwLock<Option<Arc<Handles>>>,
     /// Held for reading by whoever enters, for writing by a freeze: nobody enters a container that is being frozen.
     door: Arc<tokio::sync::RwLock<()>>,
+    /// Held by whoever makes a device of the root, or takes the root away. Nobody who holds it waits for the task.
+    root: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a container's task is asked.
@@ -77,6 +79,38 @@ pub(super) enum Request {
         /// The answer.
         reply: oneshot::Sender<Result<(), EngineError>>,
     },
+    /// Take over that it has been frozen because the pool has no room.
+    Held,
+    /// Thaw it if that is why it is frozen.
+    Release,
+    /// Change what its record says of its snapshots.
+    Snapshots {
+        /// How.
+        change: SnapshotChange,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// Bring its root back to a snapshot.
+    Rollback {
+        /// Which.
+        snapshot: SnapshotName,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// Change what it may use.
+    Limit {
+        /// What it may use from now on.
+        limits: Limits,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// Note that its root has another size.
+    Resized {
+        /// The size now.
+        size: Bytes,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
     /// Give it another name.
     Rename {
         /// The new name, already reserved in the table.
@@ -86,10 +120,24 @@ pub(super) enum Request {
     },
 }
 
+/// What happens to a snapshot.
+#[derive(Debug, Clone)]
+pub(super) enum SnapshotChange {
+    /// It is about to be made.
+    Begin(SnapshotName),
+    /// It was made; refused when the container has forgotten it meanwhile.
+    Made(SnapshotName),
+    /// It was not made.
+    Failed(SnapshotName),
+    /// It is to be removed.
+    Remove(SnapshotName),
+}
+
 impl Container {
     /// Sets a container's task to work on `record`, with the run that was found under way, if any.
     pub(super) fn adopt(engine: &Arc<Inner>, mut record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
-        record.spec.size = record.spec.size.or_else(|| engine.root_size(&record.spec.id));
+        // The device is right: it may have grown just before the daemon ended.
+        record.spec.size = engine.root_size(&record.spec.id).or(record.spec.size);
         let (requests, inbox) = mpsc::unbounded_channel();
         let shared = Task::begin(Arc::clone(engine), record, run, inbox);
         Arc::new(Self { requests, shared })
@@ -109,6 +157,32 @@ impl Container {
     /// Keeps the container from being frozen, while somebody enters.
     pub(super) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
         Arc::clone(&self.shared.door).read_owned().await
+    }
+
+    /// Keeps the root where it is.
+    pub(super) async fn hold_root(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.shared.root).lock_owned().await
+    }
+
+    /// Freezes the payload if it runs, at once and without waiting for anything; its task is told. Whether it ran.
+    pub(super) fn hold(&self) -> std::io::Result<bool> {
+        if self.view().status != Status::Running {
+            return Ok(false);
+        }
+        let Ok(handles) = self.handles() else { return Ok(false) };
+        handles.cgroup.hold()?;
+        self.ask(Request::Held);
+        Ok(true)
+    }
+
+    /// Asks its task, and waits for the answer.
+    pub(super) async fn ask_and_wait(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), EngineError>>) -> Request,
+    ) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(request(reply));
+        answer.await.map_err(|_| EngineError::NoSuchContainer(self.view().name().to_string()))?
     }
 
     /// Asks its task. The answer comes by the request's own means, also when the container is gone.
@@ -135,7 +209,14 @@ impl Request {
             Self::Start { job, .. } | Self::Stop { job, .. } | Self::Restart { job, .. } | Self::Remove { job, .. } => {
                 job.finish(JobResult::from(&gone));
             }
-            Self::Freeze { reply, .. } | Self::Rename { reply, .. } => {
+            // Nobody waits for an answer.
+            Self::Held | Self::Release => {}
+            Self::Freeze { reply, .. }
+            | Self::Snapshots { reply, .. }
+            | Self::Rollback { reply, .. }
+            | Self::Limit { reply, .. }
+            | Self::Resized { reply, .. }
+            | Self::Rename { reply, .. } => {
                 // Who asked may have given up.
                 let _ = reply.send(Err(gone));
             }

@@ -24,6 +24,8 @@ use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
 const LEAVING: Duration = Duration::from_secs(5);
+/// What is said of a container that is held.
+const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
 /// How long a freeze waits for processes that are entering.
 const ENTERING: Duration = Duration::from_secs(10);
 
@@ -53,7 +55,7 @@ pub(super) struct Task {
     inbox: mpsc::UnboundedReceiver<Request>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
-    run: Option<Run>,
+    pub(super) run: Option<Run>,
     deadline: Option<Instant>,
     waiters: Vec<(Goal, Job)>,
     next_io: Option<RunIo>,
@@ -83,6 +85,7 @@ impl Task {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
             door: Arc::default(),
+            root: Arc::default(),
         });
         let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
             true => Instant::now(),
@@ -159,7 +162,32 @@ impl Task {
             Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job, |_| {}).await,
             Request::Freeze { freeze, reply } => {
                 let event = if freeze { Event::Freeze } else { Event::Thaw };
+                // From now on it is as somebody wants it to be.
+                self.note_held(false);
                 let result = self.apply(event).await;
+                let _ = reply.send(result);
+            }
+            Request::Held => self.held().await,
+            Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
+                self.note_held(false);
+                self.happened(Event::Release).await;
+                info!(container = %self.record.spec.name, op = "release", "Container {} goes on: the pool has room again.", self.record.spec.name);
+            }
+            Request::Release => {}
+            Request::Snapshots { change, reply } => {
+                let result = self.change_snapshots(change).await;
+                let _ = reply.send(result);
+            }
+            Request::Rollback { snapshot, reply } => {
+                let result = self.roll_back(&snapshot).await;
+                let _ = reply.send(result);
+            }
+            Request::Limit { limits, reply } => {
+                let result = self.limit(limits).await;
+                let _ = reply.send(result);
+            }
+            Request::Resized { size, reply } => {
+                let result = self.resized(size).await;
                 let _ = reply.send(result);
             }
             Request::Rename { to, reply } => {
@@ -358,6 +386,22 @@ impl Task {
             .map_err(|source| EngineError::State { op, path, source })
     }
 
+    async fn held(&mut self) {
+        let before = self.state;
+        if before == State::Running {
+            self.note_held(true);
+            warn!(container = %self.record.spec.name, op = "hold", "Container {} is held still: the pool has no room for what it writes. Remove containers, images or snapshots, or grow the pool.", self.record.spec.name);
+        }
+        self.happened(Event::Held).await;
+    }
+
+    fn note_held(&mut self, held: bool) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.record.held != held) {
+            run.record.held = held;
+            self.save_run();
+        }
+    }
+
     async fn close_door(&self) -> Result<OwnedRwLockWriteGuard<()>, EngineError> {
         let closed = Arc::clone(&self.shared.door).write_owned();
         tokio::time::timeout(ENTERING, closed).await.map_err(|_| EngineError::Timeout("a process that is entering"))
@@ -513,6 +557,10 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         exit: ended.and_then(|last| last.exit),
         result: ended.map_or(RunResult::None, |last| last.result),
         oom_kills: ended.map_or(0, |last| last.oom_kills),
-        status_text: record.status_text.clone(),
+        status_text: match run {
+            Some(run) if run.record.held => HELD.to_owned(),
+            _ => record.status_text.clone(),
+        },
+        snapshots: Arc::new(record.snapshots.clone()),
     }
 }

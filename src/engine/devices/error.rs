@@ -28,9 +28,6 @@ pub enum DeviceError {
         /// Where it is mounted.
         place: String,
     },
-    /// It is active.
-    #[error("the device '{0}' is in use: unmount and deactivate it first")]
-    Active(DeviceId),
     /// The descriptor is of something else.
     #[error("the descriptor is not that of a directory: open the directory to mount on, and pass that")]
     NoDirectory,
@@ -60,7 +57,7 @@ impl DeviceError {
         match self {
             Self::Reserved { .. } => ErrorCode::DeviceReserved,
             Self::NotMounted(_) => ErrorCode::NotMounted,
-            Self::Busy { .. } | Self::Active(_) => ErrorCode::DeviceInUse,
+            Self::Busy { .. } => ErrorCode::DeviceInUse,
             Self::NoDirectory | Self::Elsewhere => ErrorCode::InvalidConfig,
             Self::NoForeignDevice(_) => ErrorCode::NoSuchDevice,
             Self::Mount { .. } => ErrorCode::StorageFailed,

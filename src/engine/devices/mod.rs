@@ -17,7 +17,9 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::info;
 
@@ -74,15 +76,21 @@ impl Engine {
         Ok(self.devices().await?.into_iter().map(view).collect())
     }
 
-    /// Adds a device of other software's as a snapshot of any. After an error nothing of it is left.
-    pub async fn add_device(&self, id: DeviceId, base: DeviceId, size: Option<Bytes>) -> Result<(), EngineError> {
+    /// Adds a device of other software's as a snapshot of any. How long that one was held still for it, if it was in use.
+    /// After an error nothing of it is left.
+    pub async fn add_device(
+        &self,
+        id: DeviceId,
+        base: DeviceId,
+        size: Option<Bytes>,
+    ) -> Result<Option<Duration>, EngineError> {
         self.inner.check_open()?;
         check_not_own(&id)?;
         let options = AddOptions { size, pending: false };
         self.change(move |devices| {
-            devices.add_device(&id, &base, &options)?;
-            info!(op = "add-device", device = %id, "Device {id} added on {base}.");
-            Ok(())
+            let added = devices.add_device(&id, &base, &options)?;
+            info!(op = "add-device", device = %id, frozen = ?added.frozen, "Device {id} added on {base}.");
+            Ok(added.frozen)
         })
         .await
     }
@@ -91,14 +99,48 @@ impl Engine {
     pub async fn remove_device(&self, id: DeviceId) -> Result<(), EngineError> {
         check_not_own(&id)?;
         self.change(move |devices| {
-            if devices.device(&id)?.active {
-                return Err(DeviceError::Active(id).into());
-            }
+            devices.device(&id)?;
+            // InUse while somebody uses it: other software must not lose its tree without knowing.
+            devices.deactivate_device(&id)?;
             devices.remove_device(&id)?;
             info!(op = "remove-device", device = %id, "Device {id} removed.");
             Ok(())
         })
         .await
+    }
+
+    /// Activates a device of other software's, until it is deactivated: the path of its block device, or of a directory with
+    /// driver `copy`.
+    pub async fn activate_device(&self, id: DeviceId) -> Result<PathBuf, EngineError> {
+        self.inner.check_open()?;
+        check_not_own(&id)?;
+        self.change(move |devices| Ok(devices.activate_device(&id)?)).await
+    }
+
+    /// Takes that back. Refused while somebody uses it.
+    pub async fn deactivate_device(&self, id: DeviceId) -> Result<(), EngineError> {
+        check_not_own(&id)?;
+        self.change(move |devices| {
+            devices.device(&id)?;
+            Ok(devices.deactivate_device(&id)?)
+        })
+        .await
+    }
+
+    /// Makes a device of other software's larger, in use or not; what it is large then.
+    pub async fn resize_device(&self, id: DeviceId, size: Bytes) -> Result<Bytes, EngineError> {
+        check_not_own(&id)?;
+        self.change(move |devices| Ok(devices.resize_device(&id, size)?.size)).await
+    }
+
+    /// Bytes that are each device's own, which is what its removal gives back.
+    pub async fn measure_devices(&self) -> Result<BTreeMap<DeviceId, Bytes>, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        let measure = move || {
+            let _alone = lock(&inner.held.upkeep);
+            inner.devices.exclusive()
+        };
+        Ok(blocking(measure).await?)
     }
 
     /// Mounts the tree of a device on a directory, in the mount namespace of the process `pid` or in the daemon's own,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::Inner;
-use super::super::table::container_device;
+use super::super::table::{container_device, snapshot_device};
 use super::error::DeviceError;
 use crate::model::DeviceId;
 
@@ -58,7 +58,12 @@ impl Inner {
     pub(super) fn users_of_devices(&self) -> BTreeMap<DeviceId, Vec<String>> {
         let mut users: BTreeMap<DeviceId, Vec<String>> = BTreeMap::new();
         for view in self.views() {
-            users.entry(container_device(view.id())).or_default().push(format!("container {}", view.name()));
+            let name = view.name();
+            users.entry(container_device(view.id())).or_default().push(format!("container {name}"));
+            for snapshot in view.snapshots.keys() {
+                let device = snapshot_device(view.id(), snapshot);
+                users.entry(device).or_default().push(format!("snapshot {snapshot} of container {name}"));
+            }
         }
         for (name, image) in self.images().iter() {
             for layer in &image.devices {

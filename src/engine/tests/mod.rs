@@ -4,3 +4,4 @@ mod failures;
 mod host;
 mod life;
 mod restarts;
+mod snapshots;

@@ -4,6 +4,7 @@ use zbus::Variant;
 
 use crate::cli::Outcome;
 use crate::cli::exit::Status;
+use crate::cli::output;
 use crate::client::{Client, Options};
 use crate::model::{Bytes, DeviceId};
 
@@ -14,7 +15,7 @@ pub(crate) struct Args {
     /// The device that it is a snapshot of; one with an empty tree when absent
     #[arg(long, value_name = "ID", default_value = "base")]
     base: DeviceId,
-    /// Its size, at least that of the base; that of the base when absent
+    /// Its size; that of the base when absent
     #[arg(long)]
     size: Option<Bytes>,
 }
@@ -22,6 +23,9 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args) -> Outcome {
     let client = Client::connect().await?;
     let options: Options = args.size.map(|size| ("Size", Variant::from(size.0))).into_iter().collect();
-    client.devices().await?.add_device(args.id.as_str(), args.base.as_str(), &options).await?;
+    let frozen = client.devices().await?.snapshot_device(args.id.as_str(), args.base.as_str(), &options).await?;
+    if frozen > 0 {
+        output::write(&format!("{} was held still for {}.\n", args.base, output::rough_span(frozen)))?;
+    }
     Ok(Status::SUCCESS)
 }

@@ -15,29 +15,44 @@ use crate::model::Bytes;
 pub(crate) struct Args {
     #[command(flatten)]
     list: ListArgs,
+    /// Also measure what is each device's own and would be free without it, which takes a while in a large pool
+    #[arg(long)]
+    exclusive: bool,
 }
 
 pub(super) async fn run(args: Args) -> Outcome {
     let client = Client::connect().await?;
-    let described = client.devices().await?.describe_devices().await?;
-    let mut devices: Vec<_> = described.into_iter().map(Device::of).collect();
+    let proxy = client.devices().await?;
+    let mut devices: Vec<_> = proxy.describe_devices().await?.into_iter().map(Device::of).collect();
+    if args.exclusive {
+        let measured: HashMap<_, _> = proxy.measure_devices().await?.into_iter().collect();
+        devices.iter_mut().for_each(|device| device.exclusive = measured.get(&device.id).copied());
+    }
     devices.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut table = Table::new(&["DEVICE", "THIN ID", "BASE", "SIZE", "MAPPED", "ACTIVE", "STATE", "OF"]);
-    devices.iter().for_each(|device| table.row(device.cells()));
+    let headers: &[_] = if args.exclusive { &WITH_EXCLUSIVE } else { &HEADERS };
+    let mut table = Table::new(headers);
+    for device in &devices {
+        if args.exclusive { table.row(device.cells_with_exclusive()) } else { table.row(device.cells()) }
+    }
     args.list.write(&table, || devices.iter().map(Device::to_json).collect(), "device")?;
     Ok(Status::SUCCESS)
 }
+
+const HEADERS: [&str; 8] = ["DEVICE", "THIN ID", "BASE", "SIZE", "MAPPED", "ACTIVE", "STATE", "OF"];
+const WITH_EXCLUSIVE: [&str; 9] = ["DEVICE", "THIN ID", "BASE", "SIZE", "MAPPED", "EXCLUSIVE", "ACTIVE", "STATE", "OF"];
 
 /// A device, as it is listed.
 #[derive(Debug)]
 struct Device {
     id: String,
     known: Properties,
+    /// Bytes of its own, if that was measured.
+    exclusive: Option<u64>,
 }
 
 impl Device {
     fn of((id, known): (String, HashMap<String, OwnedVariant>)) -> Self {
-        Self { id, known: Properties::from_map(known) }
+        Self { id, known: Properties::from_map(known), exclusive: None }
     }
 
     fn cells(&self) -> [String; 8] {
@@ -49,9 +64,15 @@ impl Device {
         [self.id.clone(), thin, known.text("Base"), bytes("Size"), bytes("Mapped"), active, known.text("State"), users]
     }
 
+    fn cells_with_exclusive(&self) -> [String; 9] {
+        let exclusive = self.exclusive.map(|bytes| Bytes(bytes).to_string()).unwrap_or_default();
+        let [id, thin, base, size, mapped, active, state, users] = self.cells();
+        [id, thin, base, size, mapped, exclusive, active, state, users]
+    }
+
     fn to_json(&self) -> Json {
         let known = &self.known;
-        json!({
+        let mut json = json!({
             "id": self.id,
             "thin_id": known.number("ThinId"),
             "base": known.text("Base"),
@@ -61,7 +82,11 @@ impl Device {
             "state": known.text("State"),
             "own": known.flag("Own"),
             "of": known.texts("Users"),
-        })
+        });
+        if let Some(bytes) = self.exclusive {
+            json["exclusive"] = json!(bytes);
+        }
+        json
     }
 }
 
