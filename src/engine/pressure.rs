@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use tracing::warn;
 
+use super::devices::health;
 use super::table::{Inner, container_device};
 use crate::storage::{Pressure, PressureLevel};
 
@@ -15,6 +16,7 @@ pub(super) fn watch(inner: &Arc<Inner>) {
     let weak: Weak<Inner> = Arc::downgrade(inner);
     inner.devices.on_pressure(Box::new(move |pressure| {
         if let Some(inner) = weak.upgrade() {
+            health::pressed(&inner, pressure);
             respond(&inner, pressure);
         }
     }));

@@ -108,6 +108,7 @@ impl Engine {
         inner.load_images()?;
         reconcile::containers(&inner)?;
         inner.forget_stored();
+        devices::health::at_start(&inner);
         pressure::watch(&inner);
         tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
         Ok(Self { inner })

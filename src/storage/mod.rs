@@ -117,6 +117,10 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// behind needs [`thin::salvage`].
     fn repair(&self) -> Result<Report, StorageError>;
 
+    /// Numbers in the pool of its devices that are on no record, without a look at what is on them; see
+    /// [`check`](Self::check).
+    fn foreign(&self) -> Vec<u32>;
+
     /// Deletes a device of the pool that is on no record, by its number there: see [`Report::foreign`]. For good.
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError>;
 

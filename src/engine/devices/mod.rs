@@ -7,9 +7,11 @@
 //! | `place.rs` | trees as mounts, on directories of other mount namespaces too |
 //! | `report.rs` | what a check or a trim came to |
 //! | `pool.rs` | the pool's numbers, kept new |
+//! | `health.rs` | what the journal says of the pool |
 //! | `error.rs` | what can go wrong |
 
 mod error;
+pub(super) mod health;
 mod owner;
 mod place;
 mod pool;
@@ -32,12 +34,14 @@ use super::error::EngineError;
 use super::view::{JobId, JobKind, JobResult};
 use super::{Engine, Inner, blocking};
 use crate::model::{Bytes, DeviceId, DeviceInfo, Driver, now_usec};
-use crate::storage::{Access, AddOptions, DeviceSet, Lease, MountedDevice, Removal};
+use crate::storage::{Access, AddOptions, DeviceSet, Lease, MountedDevice, PressureLevel, Removal};
 
 /// What the engine remembers of devices, besides what the DeviceSet knows.
 #[derive(Debug)]
 pub(super) struct Devices {
     pub(super) pool: Pool,
+    /// How urgent the lack of room was when that was last told.
+    pressed: Mutex<PressureLevel>,
     /// Held by what looks at every device: two at once would only be slower.
     upkeep: Mutex<()>,
     checked: Mutex<Option<Arc<CheckView>>>,
@@ -49,8 +53,8 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(pool: Pool) -> Self {
-        let (upkeep, checked, trimmed, leases) = Default::default();
-        Self { pool, upkeep, checked, trimmed, leases }
+        let (pressed, upkeep, checked, trimmed, leases) = Default::default();
+        Self { pool, pressed, upkeep, checked, trimmed, leases }
     }
 }
 
@@ -299,6 +303,7 @@ impl Inner {
     }
 
     fn note_checked(&self, report: crate::storage::Report) {
+        health::checked(self, report.findings.len());
         *lock(&self.held.checked) = Some(Arc::new(CheckView::of(report, now_usec())));
     }
 }

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::super::view::Event;
 use super::super::{Inner, blocking};
+use super::health;
 use crate::model::PoolStatus;
 
 /// How often the pool's numbers are looked at.
@@ -47,7 +48,8 @@ impl Inner {
         let devices = Arc::clone(&self.devices);
         match blocking(move || devices.status()).await {
             Ok(status) => {
-                if self.held.pool.set(&status).is_some() {
+                if let Some(before) = self.held.pool.set(&status) {
+                    health::changed(&before, &status);
                     self.events.send(Event::PoolChanged);
                 }
             }
