@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::devices::health;
 use super::table::{Inner, container_device};
 use crate::storage::{Pressure, PressureLevel};
 
@@ -19,6 +20,7 @@ pub(super) fn watch(inner: &Arc<Inner>) {
     let weak: Weak<Inner> = Arc::downgrade(inner);
     inner.devices.on_pressure(Box::new(move |pressure| {
         if let Some(inner) = weak.upgrade() {
+            health::pressed(&inner, pressure);
             respond(&inner, pressure);
         }
     }));
