@@ -89,6 +89,7 @@ install: ## into DESTDIR, below PREFIX (/usr)
 	$(call put,644,packaging/man/*.5,$(PREFIX)/share/man/man5)
 	$(call put,644,packaging/man/*.1,$(PREFIX)/share/man/man1)
 	$(call put,644,packaging/completions/*.bash,$(PREFIX)/share/bash-completion/completions)
+	$(call put,644,packaging/*.catalog,$(PREFIX)/lib/systemd/catalog)
 	$(if $(wildcard packaging/holm.toml),test -e '$(DESTDIR)$(SYSCONFDIR)/holm/holm.toml' || install -D -m 644 packaging/holm.toml '$(DESTDIR)$(SYSCONFDIR)/holm/holm.toml')
 
 .PHONY: deb

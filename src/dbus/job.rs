@@ -41,13 +41,13 @@ impl Job {
         self.view.get().id
     }
 
-    /// start, stop, restart, remove, snapshot, remove-snapshot, rollback, clone or import-image.
+    /// start, stop, restart, remove, snapshot, remove-snapshot, rollback, clone, import-image, grow, check, repair or trim.
     #[zbus(property(emits_changed_signal = "const"), name = "Type")]
     fn kind(&self) -> &str {
         self.view.get().kind.as_str()
     }
 
-    /// Name of the container or image it is about.
+    /// Name of the container, image or pool it is about.
     #[zbus(property)]
     fn subject(&self) -> String {
         self.view.get().subject.clone()
@@ -108,6 +108,7 @@ fn cancel(view: &JobView) -> Wish {
         | JobKind::Rollback
         | JobKind::Clone => Wish::new(Action::ManageContainers, "cancel").container(view.subject.as_str()),
         JobKind::ImportImage => Wish::new(Action::ManageImages, "cancel").image(view.subject.as_str()),
+        JobKind::Grow | JobKind::Check | JobKind::Repair | JobKind::Trim => Wish::new(Action::ManageStorage, "cancel"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every failure of the engine, with its code.
 
+use super::devices::DeviceError;
 use crate::images::ImageError;
 use crate::model::{ContainerName, ErrorCode, ImageName, NameError, SnapshotName};
 use crate::records::RecordError;
@@ -81,6 +82,9 @@ pub enum EngineError {
     /// The container has no terminal.
     #[error("the container '{0}' has no terminal: run it with --tty")]
     NoTerminal(ContainerName),
+    /// A device of the DeviceSet cannot be used so.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The DeviceSet failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -126,6 +130,7 @@ impl EngineError {
             Self::Canceled => ErrorCode::Canceled,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::NoTerminal(_) => ErrorCode::NotSupported,
+            Self::Device(error) => error.code(),
             Self::Storage(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Systemd(error) => error.code(),

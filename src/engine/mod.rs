@@ -13,6 +13,7 @@
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
+//! | `devices/` | the DeviceSet for others, its upkeep |
 //! | `images.rs` | import, tag, remove |
 //! | `snapshots.rs` | snapshots of containers, the way back to one, and containers made of others |
 //! | `resources.rs` | what a container may use, changed while it runs |
@@ -24,6 +25,7 @@
 mod cgroup;
 mod container;
 mod create;
+mod devices;
 mod error;
 mod events;
 mod exec;
@@ -44,6 +46,7 @@ mod table;
 mod tests;
 mod view;
 
+pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
 pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};

@@ -4,17 +4,23 @@
 //! then. One that is held still has lost nothing.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tracing::warn;
 
+use super::devices::health;
 use super::table::{Inner, container_device};
 use crate::storage::{Pressure, PressureLevel};
+
+/// What is left of the room at the pace of the last minute; the set speaks once a second.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Looks after the containers' side of the pool's room from now on.
 pub(super) fn watch(inner: &Arc<Inner>) {
     let weak: Weak<Inner> = Arc::downgrade(inner);
     inner.devices.on_pressure(Box::new(move |pressure| {
         if let Some(inner) = weak.upgrade() {
+            health::pressed(&inner, pressure);
             respond(&inner, pressure);
         }
     }));
@@ -64,12 +70,16 @@ enum Response {
 }
 
 /// The fastest writer first, as one may do; when nothing is left, everybody who writes. They go on when twice the room
-/// is free at which new devices are refused, so that they do not stop again at once.
+/// is free below which new devices are refused, so that they do not stop again at once.
 fn decide(pressure: &Pressure) -> Response {
+    let free_below = |part| pressure.free.0 < pressure.total.0 / part;
     match pressure.level {
         PressureLevel::Full => Response::Hold(usize::MAX),
-        PressureLevel::High => Response::Hold(1),
-        PressureLevel::Low if pressure.free.0 < pressure.total.0 / 10 => Response::Nothing,
+        PressureLevel::High if free_below(20) || pressure.time_to_full.is_some_and(|left| left < SOON) => {
+            Response::Hold(1)
+        }
+        PressureLevel::High => Response::Nothing,
+        PressureLevel::Low if free_below(10) => Response::Nothing,
         PressureLevel::Low | PressureLevel::None => Response::Release,
     }
 }
@@ -87,6 +97,11 @@ mod tests {
     #[test]
     fn one_is_held_before_the_end_and_all_at_it() {
         assert_eq!(decide(&pressure(PressureLevel::High, 40)), Response::Hold(1));
+        let soon = |seconds| Pressure {
+            time_to_full: Some(Duration::from_secs(seconds)),
+            ..pressure(PressureLevel::High, 400)
+        };
+        assert_eq!((decide(&soon(2)), decide(&soon(30))), (Response::Hold(1), Response::Nothing));
         assert_eq!(decide(&pressure(PressureLevel::Full, 0)), Response::Hold(usize::MAX));
     }
 

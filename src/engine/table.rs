@@ -7,13 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::container::Container;
+use super::devices::{self, Devices};
 use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
@@ -28,10 +27,6 @@ use crate::storage::{AddOptions, Added, DeviceSet};
 use crate::sys::proc;
 use crate::systemd::{Machine, Machines, Scopes, notify};
 
-/// How often the pool's numbers are looked at.
-const POOL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long changes of the pool are gathered before it is looked at.
-const POOL_SETTLES: Duration = Duration::from_millis(300);
 /// More than any os-release has.
 const OS_RELEASE_LIMIT: u64 = 64 * 1024;
 
@@ -82,7 +77,8 @@ pub(super) struct Inner {
     /// `None`: the name is reserved by a creation or a renaming that is under way.
     containers: RwLock<BTreeMap<ContainerName, Option<Arc<Container>>>>,
     images: Mutex<BTreeMap<ImageName, ImageView>>,
-    pool: RwLock<PoolStatus>,
+    /// What is remembered of devices.
+    pub(super) held: Devices,
     stored: Mutex<Vec<(String, OwnedFd)>>,
 }
 
@@ -106,15 +102,16 @@ impl Engine {
             image_changes: tokio::sync::Mutex::default(),
             containers: RwLock::default(),
             images: Mutex::default(),
-            pool: RwLock::new(pool),
+            held: Devices::new(devices::Pool::new(pool)),
             stored: Mutex::new(parts.stored),
         });
         inner.load_images()?;
         inner.remove_orphaned_layers();
         reconcile::containers(&inner)?;
         inner.forget_stored();
+        devices::health::at_start(&inner);
         pressure::watch(&inner);
-        tokio::spawn(watch_pool(Arc::clone(&inner)));
+        tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
         Ok(Self { inner })
     }
 }
@@ -301,7 +298,7 @@ impl Inner {
 
     /// The pool's numbers as of the last look.
     pub(super) fn pool(&self) -> PoolStatus {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.pool.get()
     }
 
     fn load_images(&self) -> Result<(), EngineError> {
@@ -382,46 +379,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-/// Looks at the pool now and then, and soon after something changed it; tells when the numbers are others.
-async fn watch_pool(inner: Arc<Inner>) {
-    let mut ticker = tokio::time::interval(POOL_INTERVAL);
-    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut events = inner.events.subscribe();
-    loop {
-        tokio::select! {
-            _ = ticker.tick() => {}
-            // Whatever else changes it in the next moment is seen with the same look.
-            () = something_changes(&mut events) => {
-                tokio::time::sleep(POOL_SETTLES).await;
-                events = events.resubscribe();
-            }
-        }
-        let devices = Arc::clone(&inner.devices);
-        match blocking(move || devices.status()).await {
-            Ok(status) => {
-                let mut shown = inner.pool.write().unwrap_or_else(PoisonError::into_inner);
-                if *shown != status {
-                    *shown = status;
-                    drop(shown);
-                    inner.events.send(Event::PoolChanged);
-                }
-            }
-            Err(error) => warn!(op = "pool-status", "{error}"),
-        }
-    }
-}
-
-/// Waits for an event that probably changes the pool's numbers.
-async fn something_changes(events: &mut broadcast::Receiver<Event>) {
-    loop {
-        match events.recv().await {
-            Ok(Event::PoolChanged | Event::JobNew(_) | Event::JobChanged(_) | Event::JobRemoved(_)) => {}
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
     }
 }
 

@@ -81,6 +81,14 @@ pub enum JobKind {
     Clone,
     /// Imports an image.
     ImportImage,
+    /// Makes the pool larger.
+    Grow,
+    /// Compares the copies of the truth about devices.
+    Check,
+    /// Brings them in line.
+    Repair,
+    /// Gives back what file systems do not need.
+    Trim,
 }
 
 impl JobKind {
@@ -96,6 +104,10 @@ impl JobKind {
             Self::Rollback => "rollback",
             Self::Clone => "clone",
             Self::ImportImage => "import-image",
+            Self::Grow => "grow",
+            Self::Check => "check",
+            Self::Repair => "repair",
+            Self::Trim => "trim",
         }
     }
 }

@@ -19,6 +19,10 @@ pub enum ErrorCode {
     ImageInUse,
     /// The device is mounted, active or has children.
     DeviceInUse,
+    /// The device is Holm's own: a container's, an image's, or the base.
+    DeviceReserved,
+    /// The device is mounted nowhere that was looked at.
+    NotMounted,
     /// The container does not run.
     NotRunning,
     /// The container runs already.
@@ -59,7 +63,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::NoSuchContainer,
         Self::NoSuchImage,
         Self::NoSuchDevice,
@@ -68,6 +72,8 @@ impl ErrorCode {
         Self::NameInUse,
         Self::ImageInUse,
         Self::DeviceInUse,
+        Self::DeviceReserved,
+        Self::NotMounted,
         Self::NotRunning,
         Self::AlreadyRunning,
         Self::PoolFull,
@@ -99,6 +105,8 @@ impl ErrorCode {
             Self::NameInUse => "NameInUse",
             Self::ImageInUse => "ImageInUse",
             Self::DeviceInUse => "DeviceInUse",
+            Self::DeviceReserved => "DeviceReserved",
+            Self::NotMounted => "NotMounted",
             Self::NotRunning => "NotRunning",
             Self::AlreadyRunning => "AlreadyRunning",
             Self::PoolFull => "PoolFull",

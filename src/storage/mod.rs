@@ -41,6 +41,9 @@ pub const TREE: &str = "rootfs";
 /// The id of the device with an empty tree, from which every other descends.
 pub const BASE: &str = "base";
 
+/// The state of a pool whose directory another process has open, as [`StorageError::PoolState`] says it.
+pub const LOCKED: &str = "in use by another process";
+
 /// A set of devices. Every call may block on the disk; none blocks on another device's user.
 pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// Which driver this is.
@@ -113,6 +116,10 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// their own with an id that is free. Deletes nothing. What is left to do is in the report; a journal that is
     /// behind needs [`thin::salvage`].
     fn repair(&self) -> Result<Report, StorageError>;
+
+    /// Numbers in the pool of its devices that are on no record, without a look at what is on them; see
+    /// [`check`](Self::check).
+    fn foreign(&self) -> Vec<u32>;
 
     /// Deletes a device of the pool that is on no record, by its number there: see [`Report::foreign`]. For good.
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError>;
@@ -382,7 +389,7 @@ fn lock_directory(directory: &Path) -> Result<File, StorageError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::PoolState {
             pool: directory.display().to_string(),
-            state: "in use by another process",
+            state: LOCKED,
             advice: "only one holmd can use a directory: stop the other, or configure another directory and prefix",
         }),
         other => other.map(|()| file).map_err(|error| failed("lock")(error.into())),

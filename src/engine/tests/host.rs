@@ -310,6 +310,10 @@ impl DeviceSet for Faulty {
         self.set.repair()
     }
 
+    fn foreign(&self) -> Vec<u32> {
+        self.set.foreign()
+    }
+
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {
         self.set.remove_foreign(thin_id)
     }

@@ -244,6 +244,10 @@ impl DeviceSet for ThinDeviceSet {
         self.core.repair()
     }
 
+    fn foreign(&self) -> Vec<u32> {
+        self.core.table().foreign.iter().copied().collect()
+    }
+
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {
         self.core.remove_foreign(thin_id)
     }

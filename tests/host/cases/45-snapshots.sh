@@ -28,18 +28,18 @@ for clone in "${name}c" "${name}d"; do
     id=$(holmctl show "$clone" -p Id --value)
     thin=$(holmctl device list --json | python3 -c 'import json, sys; print(*[d["thin_id"] for d in json.load(sys.stdin) if d["id"] == "container:" + sys.argv[1]])' "$id")
     dmsetup message holm-pool 0 "create_snap 16000000 $thin"
-    sectors=$(blockdev --getsz /dev/mapper/holm-pool)
-    dmsetup create holm_look --table "0 $((20 * 1024 * 1024 * 2)) thin /dev/mapper/holm-pool 16000000"
-    assert_match "$sectors" '^[0-9]+$'
+    pool=$(dmsetup info -c --noheadings --separator : -o major,minor holm-pool)
+    dmsetup create --noudevsync holm_look --table "0 $((20 * 1024 * 1024 * 2)) thin $pool 16000000"
+    look=/dev/dm-$(dmsetup info -c --noheadings -o minor holm_look)
     # Its journal is as a power cut would leave it, or better: after the replay nothing is wrong.
-    e2fsck -fp /dev/mapper/holm_look >/run/fsck.out 2>&1 || [ $? -le 1 ] || { cat /run/fsck.out; fail "the file system of $clone is damaged"; }
-    e2fsck -fn /dev/mapper/holm_look >/run/fsck.out 2>&1 || { cat /run/fsck.out; fail "the file system of $clone is damaged"; }
-    debugfs -R 'cat /rootfs/b' /dev/mapper/holm_look 2>/dev/null >/run/b
-    debugfs -R 'cat /rootfs/a' /dev/mapper/holm_look 2>/dev/null >/run/a
+    e2fsck -fp "$look" >/run/fsck.out 2>&1 || [ $? -le 1 ] || { cat /run/fsck.out; fail "the file system of $clone is damaged"; }
+    e2fsck -fn "$look" >/run/fsck.out 2>&1 || { cat /run/fsck.out; fail "the file system of $clone is damaged"; }
+    debugfs -R 'cat /rootfs/b' "$look" 2>/dev/null >/run/b
+    debugfs -R 'cat /rootfs/a' "$look" 2>/dev/null >/run/a
     assert_match "$(cat /run/b)" '^[0-9]+$' "what $clone has"
     a=$(cat /run/a) b=$(cat /run/b)
     [ "$a" -eq "$b" ] || [ "$a" -eq $((b + 1)) ] || fail "files of different moments: $a and $b"
-    dmsetup remove holm_look
+    dmsetup remove --noudevsync --retry holm_look
     dmsetup message holm-pool 0 "delete 16000000"
 done
 

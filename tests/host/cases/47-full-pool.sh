@@ -1,5 +1,6 @@
 #!/bin/bash
 # guest: own
+# timeout: 240
 # A pool that is full and may not grow: its writers are held still, everything else answers, and they go on when there is
 # room. What they were told is on the disk is on the disk.
 
