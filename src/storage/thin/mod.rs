@@ -8,6 +8,7 @@
 //! | `hold`, `users` | nodes for other software, which stay until they are given back; who uses a node |
 //! | `resize`, `rollback` | another size, another content under the same id |
 //! | `hidden` | ids that nobody is shown |
+//! | `still` | a device in use is held still for a snapshot |
 //! | `remover` | the thread that gives back what nobody uses |
 //! | `space` | numbers, marks and admission: pure but for the asking |
 //! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
@@ -52,6 +53,7 @@ mod scribe;
 mod setup;
 mod space;
 mod state;
+mod still;
 mod users;
 
 #[cfg(test)]
