@@ -61,8 +61,7 @@ eventually 60 both_held
 
 # Stopped although they are held; all that was told to be on the disk is there.
 quick holmctl stop w2
-eventually 20 goes_on w3
-holmctl stop w3
+quick holmctl stop w3
 for n in w2 w3; do
     holmctl logs "$n" | grep "writing failed" && fail "$n got an error"
     holmctl start "$n"
