@@ -13,7 +13,7 @@ use super::table::{Inner, container_device};
 use crate::storage::{Pressure, PressureLevel};
 
 /// What is left of the room at the pace of the last minute; the set speaks once a second.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(2);
 
 /// Looks after the containers' side of the pool's room from now on.
 pub(super) fn watch(inner: &Arc<Inner>) {
@@ -100,7 +100,7 @@ mod tests {
             time_to_full: Some(Duration::from_secs(seconds)),
             ..pressure(PressureLevel::High, 400)
         };
-        assert_eq!((decide(&soon(2)), decide(&soon(30))), (Response::Hold(usize::MAX), Response::Nothing));
+        assert_eq!((decide(&soon(1)), decide(&soon(30))), (Response::Hold(usize::MAX), Response::Nothing));
         assert_eq!(decide(&pressure(PressureLevel::Full, 0)), Response::Hold(usize::MAX));
     }
 
