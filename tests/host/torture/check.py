@@ -31,8 +31,14 @@ class There:
 
     def __init__(self, loop):
         self.loop = loop
+        verbs = holm.verbs()
         self.containers, self.images, self.devices = holm.containers(), holm.images(), holm.devices()
         self.of = {use: one["id"] for one in self.devices.values() for use in one["of"]}
+        self.snapshots = {}
+        for container in self.containers:
+            root = self.of.get(f"container {container}", "").removeprefix("container:")
+            self.snapshots[container] = holm.snapshots(container) if "snapshot" in verbs else set()
+            self.of.update({f"snapshot {container} {label}": f"snapshot:{root}:{label}" for label in self.snapshots[container]})
         self.records = pool.recorded()
         self.known = {}
 
@@ -40,9 +46,10 @@ class There:
         """path -> hash in the root of `container NAME` or `image NAME`; every path that was ever asked for is read at once."""
         known = self.known.get(use)
         if known is None or not set(paths) <= set(known):
-            device = self.records.get(self.devices[self.of[use]]["thin_id"])
+            listed = self.devices.get(self.of[use])
+            device = listed and self.records.get(listed["thin_id"])
             if device is None:
-                findings.add("lost", f"{use}: its device is not in the journal")
+                findings.add("lost", f"{use}: its device is not {'in the journal' if listed else 'listed'}")
                 return None
             try:
                 with pool.copy_of(device, self.loop) as node:
@@ -77,11 +84,17 @@ def compare(there, state, worker, findings, changed, candidates):
             findings.add("lost", f"{kind[:-1]} {name}")
         for name in sorted(mine - set(wanted)):
             findings.add("came back", f"{kind[:-1]} {name}")
+    for name, one in state["containers"].items():
+        there_too = there.snapshots.get(name, set())
+        for label in sorted(set(one["labels"]) - there_too):
+            findings.add("lost", f"snapshot {label} of container {name}")
+        for label in sorted(there_too - set(one["labels"])):
+            findings.add("came back", f"snapshot {label} of container {name}")
     if findings.lines():
         return
-    trees = [(f"container {name}", one["tree"]) for name, one in state["containers"].items()] + [(f"image {name}", tree) for name, tree in state["images"].items()]
-    for use, tree in trees:
-        if use not in changed:
+    for use, tree in trees(state):
+        # A snapshot is looked at when its container is.
+        if " ".join(use.split(" ")[:2]).replace("snapshot ", "container ") not in changed:
             continue
         if use not in there.of:
             findings.add("lost", f"{use} has no device")
@@ -93,14 +106,18 @@ def compare(there, state, worker, findings, changed, candidates):
                 findings.add("contents", f"{use}: {path} is {'not there' if found[path] is None else 'wrong'}, wanted {token}")
 
 
+def trees(state):
+    """What has a tree, as a use of a device, and what must be in it."""
+    for name, one in state["containers"].items():
+        yield f"container {name}", one["tree"]
+        for label, tree in one["labels"].items():
+            yield f"snapshot {name} {label}", tree
+    for name, tree in state["images"].items():
+        yield f"image {name}", tree
+
+
 def all_paths(candidates, use):
-    kind, name = use.split(" ", 1)
-    paths = set()
-    for state in candidates:
-        one = state[kind + "s"].get(name)
-        if one is not None:
-            paths |= set(one["tree"] if kind == "container" else one)
-    return paths
+    return {path for state in candidates for found, tree in trees(state) if found == use for path in tree}
 
 
 def accounts(findings):
@@ -127,8 +144,9 @@ def accounts(findings):
 def uses(there, findings):
     """Every device is the root of a container, or a layer of an image, or below one of these."""
     used, devices = {"base"}, there.devices
+    tops = set(there.of.values())
     for one in devices.values():
-        if one["of"]:
+        if one["id"] in tops:
             below = one["id"]
             while below and below not in used:
                 used.add(below)

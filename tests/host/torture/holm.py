@@ -39,3 +39,8 @@ def images():
 def devices():
     """id -> listing of the device."""
     return {one["id"]: one for one in listing("device", "list")}
+
+
+def snapshots(container):
+    """Names of the snapshots of a container."""
+    return {one["name"] for one in listing("snapshot", "--list", container)}

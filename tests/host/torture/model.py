@@ -38,9 +38,13 @@ def applied(state, step):
     elif op == "rename":
         containers[step["to"]] = containers.pop(name)
     elif op == "clone":
-        containers[step["to"]] = {**copy.deepcopy(containers[name]), "labels": {}}
+        one = containers[name]
+        tree = one["labels"][step["label"]] if "label" in step else one["tree"]
+        containers[step["to"]] = {"image": one["image"], "tree": dict(tree), "labels": {}}
     elif op == "snapshot":
         containers[name]["labels"][step["label"]] = dict(containers[name]["tree"])
+    elif op == "unsnapshot":
+        del containers[name]["labels"][step["label"]]
     elif op == "rollback":
         container = containers[name]
         then = container["labels"][step["label"]]

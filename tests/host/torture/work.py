@@ -8,7 +8,7 @@ import tarfile
 import holm
 import model
 
-CONTAINERS, IMAGES = 5, 2
+CONTAINERS, IMAGES, SNAPSHOTS = 5, 2, 4
 # A payload that ends when it is asked to.
 PAYLOAD = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done']
 
@@ -77,16 +77,32 @@ class Worker:
                 yield from steps(sorted(containers), stopped)
 
     def optional(self):
-        """Steps of verbs that this holmctl may not have."""
+        """Steps of verbs that this holmctl may not have: verb -> what there is to do, of all containers and of those that do not run."""
         containers, pick = self.state["containers"], self.chance.choice
         room = len(containers) < CONTAINERS
-        labelled = lambda names: sorted(name for name in names if containers[name]["labels"])
-        rollback = lambda stopped: lambda: (lambda name: {"op": "rollback", "name": name, "label": pick(sorted(containers[name]["labels"]))})(pick(labelled(stopped)))
-        return {
-            "clone": lambda every, stopped: [(lambda: {"op": "clone", "name": pick(every), "to": self.fresh("k")}, 3)] if room else [],
-            "snapshot": lambda every, stopped: [(lambda: {"op": "snapshot", "name": pick(every), "label": f"s{self.boot}-{self.count}"}, 2)],
-            "rollback": lambda every, stopped: [(rollback(stopped), 3)] if labelled(stopped) else [],
-        }
+        labels = lambda names: sorted((name, label) for name in names for label in containers[name]["labels"])
+
+        def labelled(op, names, **more):
+            name, label = pick(labels(names))
+            return {"op": op, "name": name, "label": label, **more}
+
+        def clone(every, stopped):
+            if room:
+                yield lambda: {"op": "clone", "name": pick(every), "to": self.fresh("k")}, 3
+            if room and labels(every):
+                yield lambda: labelled("clone", every, to=self.fresh("k")), 2
+
+        def snapshot(every, stopped):
+            if len(labels(every)) < SNAPSHOTS:
+                yield lambda: {"op": "snapshot", "name": pick(every), "label": self.fresh("s")}, 3
+            if labels(every):
+                yield lambda: labelled("unsnapshot", every), 1
+
+        def rollback(every, stopped):
+            if labels(stopped):
+                yield lambda: labelled("rollback", stopped), 3
+
+        return {"clone": clone, "snapshot": snapshot, "rollback": rollback}
 
     # How each is done
 
@@ -114,10 +130,13 @@ class Worker:
         holm.run("holmctl", "rename", step["name"], step["to"])
 
     def do_clone(self, step):
-        holm.run("holmctl", "clone", step["name"], step["to"])
+        holm.run("holmctl", "clone", *(["--snapshot", step["label"]] if "label" in step else []), step["name"], step["to"])
 
     def do_snapshot(self, step):
         holm.run("holmctl", "snapshot", step["name"], step["label"])
+
+    def do_unsnapshot(self, step):
+        holm.run("holmctl", "snapshot", "--remove", step["name"], step["label"])
 
     def do_rollback(self, step):
         holm.run("holmctl", "rollback", step["name"], step["label"])
