@@ -1,7 +1,7 @@
 //! Devices of other software's, and the pool's upkeep.
 
 use super::host::{Host, Verbs, name, request};
-use crate::engine::{Engine, EngineError, JobResult};
+use crate::engine::{EngineError, JobResult};
 use crate::model::{Bytes, DeviceId, ErrorCode};
 use crate::storage::DeviceSet;
 
@@ -90,15 +90,10 @@ async fn upkeep_is_jobs_and_leaves_reports() {
     let host = Host::new();
     let engine = host.open();
     assert!(engine.checked().is_none() && engine.trimmed().is_none());
-    let jobs: [fn(&Engine) -> Result<u32, EngineError>; 4] = [
-        |engine| engine.grow_pool(Bytes(0), Bytes(0)),
-        |engine| Ok(engine.check_devices()),
-        |engine| Ok(engine.repair_devices()),
-        |engine| Ok(engine.trim_devices()),
-    ];
-    for job in jobs {
-        assert_eq!(engine.done(job).await.unwrap(), JobResult::Done);
-    }
+    assert_eq!(engine.done(|engine| engine.grow_pool(Bytes(0), Bytes(0))).await.unwrap(), JobResult::Done);
+    assert_eq!(engine.done(|engine| Ok(engine.check_devices())).await.unwrap(), JobResult::Done);
+    assert_eq!(engine.done(|engine| Ok(engine.repair_devices())).await.unwrap(), JobResult::Done);
+    assert_eq!(engine.done(|engine| Ok(engine.trim_devices())).await.unwrap(), JobResult::Done);
     let report = engine.checked().unwrap();
     assert!(report.findings.is_empty() && report.foreign.is_empty() && report.at_usec > 0, "{report:?}");
     assert!(engine.trimmed().unwrap().failed.is_empty());

@@ -1,12 +1,14 @@
 //! How a pool on loop files is made larger, on a real kernel.
 //!
-//! Only room that the host has given for good becomes part of the pool: the file is allocated first, so that the pool
-//! is full before the host's file system is, and never the other way round. Then the loop device learns its new size,
+//! Only room that the host has given becomes part of the pool: the file is allocated first, so that the pool is full
+//! before the host's file system is, and never the other way round. What discards give back to the host later is counted
+//! (see `space`), and taken again before somebody else has it all. Then the loop device learns its new size,
 //! and the pool, stopped for some 50 ms, gets a table of the new length. Linux `dm-thin.c`: `pool_preresume` enlarges
 //! data and metadata, and a pool that was out of either works again; writers that waited go on.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::FallocateFlags;
 
@@ -39,7 +41,10 @@ pub(super) fn extend(kernel: &Kernel, part: Part, to: Bytes) -> io::Result<()> {
 /// Makes the file at least `to` bytes long, all reserved, and on the disk: the pool will count on it.
 fn allocate(file: &File, to: Bytes) -> io::Result<()> {
     let length = file.metadata()?.len();
-    if let Err(error) = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, to.0) {
+    if length >= to.0 {
+        return Ok(());
+    }
+    if let Err(error) = rustix::fs::fallocate(file, FallocateFlags::empty(), length, to.0 - length) {
         // It may have become longer in part.
         file.set_len(length)?;
         return Err(error.into());
@@ -51,8 +56,22 @@ fn allocate(file: &File, to: Bytes) -> io::Result<()> {
 pub(super) fn host(file: &File) -> io::Result<Host> {
     let status = rustix::fs::fstatvfs(file)?;
     let bytes = |blocks: u64| Bytes(blocks.saturating_mul(status.f_frsize));
-    Ok(Host { free: bytes(status.f_bavail), total: bytes(status.f_blocks) })
+    let meta = file.metadata()?;
+    let holes = Bytes(meta.len().saturating_sub(meta.blocks().saturating_mul(512)));
+    Ok(Host { free: bytes(status.f_bavail), total: bytes(status.f_blocks), holes })
 }
+
+/// Allocates the holes of a file, from its start, as far as there is room. It can be in use: what is written is kept.
+pub(super) fn reserve(file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    for start in (0..length).step_by(STEP) {
+        rustix::fs::fallocate(file, FallocateFlags::empty(), start, (length - start).min(STEP as u64))?;
+    }
+    file.sync_all()
+}
+
+/// So much at once: what was taken before an error stays taken.
+const STEP: usize = 256 << 20;
 
 /// `Dirty` and `Writeback` of proc_meminfo(5); everything when it cannot be read.
 pub(super) fn dirty() -> Bytes {
@@ -126,12 +145,26 @@ mod tests {
 
     #[test]
     fn a_file_grows_with_all_its_room() {
-        use std::os::unix::fs::MetadataExt;
         let file = tempfile::tempfile_in("/var/tmp").unwrap();
         allocate(&file, Bytes(Bytes::MIB)).unwrap();
         let meta = file.metadata().unwrap();
         assert!(meta.len() == Bytes::MIB && meta.blocks() * 512 >= Bytes::MIB);
         assert!(allocate(&file, Bytes(1 << 60)).is_err());
         assert_eq!(file.metadata().unwrap().len(), Bytes::MIB);
+    }
+
+    #[test]
+    fn holes_are_counted_and_filled_without_touching_what_is_written() {
+        let file = tempfile::tempfile_in("/var/tmp").unwrap();
+        allocate(&file, Bytes(4 * Bytes::MIB)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"kept", 0).unwrap();
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, punch, Bytes::MIB, 2 * Bytes::MIB).unwrap();
+        assert_eq!(host(&file).unwrap().holes, Bytes(2 * Bytes::MIB));
+        reserve(&file).unwrap();
+        assert_eq!(host(&file).unwrap().holes, Bytes(0));
+        let mut text = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut text, 0).unwrap();
+        assert_eq!(&text, b"kept");
     }
 }

@@ -146,6 +146,13 @@ impl Core {
     }
 
     fn tend_to(&self, now: Instant, numbers: &Numbers) -> Result<Duration, StorageError> {
+        let host = self.host()?;
+        if space::unbacked(host).0 > 0
+            && let Err(error) = self.backend.reserve()
+        {
+            // What is still missing counts as used.
+            tracing::debug!(%error, "the host has less room than the pool gave back to it");
+        }
         let numbers = if self.next_step(numbers)?.is_some() {
             // A device that is being suspended just now may wait for room, and the growth would wait for the device:
             // deleting needs neither.
@@ -176,7 +183,8 @@ impl Core {
             }
             _ => {}
         }
-        Ok(if pressure.level > PressureLevel::None { PRESSED } else { USUAL })
+        let hurry = pressure.level > PressureLevel::None || space::is_getting_short(host);
+        Ok(if hurry { PRESSED } else { USUAL })
     }
 
     fn pressure(&self, numbers: &Numbers, room: &Room) -> Result<Pressure, StorageError> {
@@ -261,7 +269,8 @@ impl Core {
         Ok(trimmed)
     }
 
-    fn trim_device(self: &Arc<Self>, id: &DeviceId) -> Result<Bytes, StorageError> {
+    /// Trims one device; how many bytes its file system gave back.
+    pub(super) fn trim_device(self: &Arc<Self>, id: &DeviceId) -> Result<Bytes, StorageError> {
         let mount = self.mount(id, crate::storage::Access::ReadOnly)?;
         let failed = |source| StorageError::Io { op: "trim", path: format!("device {id}").into(), source };
         self.backend.trim(mount.mount()).map_err(failed)

@@ -21,7 +21,7 @@ use crate::model::Bytes;
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
 use crate::sys::uevent::Uevents;
-use crate::sys::{dm, fstrim};
+use crate::sys::{block, dm, fstrim};
 
 /// An active pool.
 #[derive(Debug)]
@@ -223,6 +223,10 @@ impl Pool for Kernel {
         growth::host(&self.data.1)
     }
 
+    fn reserve(&self) -> io::Result<()> {
+        growth::reserve(&self.data.1)
+    }
+
     fn dirty(&self) -> Bytes {
         growth::dirty()
     }
@@ -415,6 +419,16 @@ impl Files for Kernel {
         file.sync_all()
     }
 
+    fn discard(&self, node: &Node) -> io::Result<()> {
+        let file = File::options().write(true).open(path_of(node))?;
+        let size = block::size(&file)?;
+        // In steps, so that nothing waits long for the pool's metadata.
+        for start in (0..size).step_by(DISCARD_STEP) {
+            block::discard(&file, start, (size - start).min(DISCARD_STEP as u64))?;
+        }
+        Ok(())
+    }
+
     fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes> {
         // The pool gives back whole blocks only.
         fstrim::trim(top_of(mount)?, self.block_size.0).map(Bytes)
@@ -439,6 +453,8 @@ fn top_of(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(mount, c".", flags, Mode::empty())?)
 }
+
+const DISCARD_STEP: usize = 1 << 30;
 
 fn dm_name(name: &str) -> io::Result<&DmName> {
     DmName::new(name).map_err(os_error)

@@ -242,6 +242,11 @@ impl DeviceSet for ThinDeviceSet {
         self.core.trim()
     }
 
+    fn trim_device(&self, id: &DeviceId) -> Result<Bytes, StorageError> {
+        hidden::check(id)?;
+        self.core.trim_device(id)
+    }
+
     fn check(&self) -> Result<Report, StorageError> {
         self.core.examine()
     }

@@ -155,9 +155,8 @@ fn create(
     let length = files.data.metadata().map_err(failed("measure the data of"))?.len();
     let sectors = length / block_size.0 * block_size.sectors();
     let low_water = space::data_mark(Bytes(length)).0 / block_size.0;
-    // Discards stop at the pool: punched holes in the file would be room that the host may give to somebody else.
     let params = format!(
-        "{} {} {} {low_water} 1 no_discard_passdown",
+        "{} {} {} {low_water} 0",
         device_number(&metadata).map_err(failed("attach the metadata of"))?,
         device_number(&data).map_err(failed("attach the data of"))?,
         block_size.sectors(),
@@ -295,16 +294,12 @@ fn make_file(path: &Path, size: Bytes) -> Result<(), StorageError> {
     }
 }
 
-/// A pool of an older version passes discards on, which punches holes into the file: reserve what came loose. Without it the host's file system could be full
-/// before the pool is; that is a smaller margin of safety and no reason not to start.
+/// The metadata must never want for room. Of the data the keeper takes back what discards gave away, when it must.
 fn reserve_again(config: &ThinConfig) -> Result<(), StorageError> {
     let files = OpenFiles::open(config)?;
-    for (file, path) in [(&files.metadata, &files.paths.metadata), (&files.data, &files.paths.data)] {
-        let failed = |source| StorageError::Io { op: "measure", path: path.clone(), source };
-        let length = file.metadata().map_err(failed)?.len();
-        if let Err(error) = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
-            tracing::debug!(%error, path = %path.display(), "cannot reserve all room of a file of the pool, ignoring");
-        }
+    if let Err(error) = super::growth::reserve(&files.metadata) {
+        let path = files.paths.metadata.display();
+        tracing::debug!(%error, %path, "cannot reserve all room of a file of the pool, ignoring");
     }
     Ok(())
 }
