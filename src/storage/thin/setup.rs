@@ -71,10 +71,11 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
     };
     let control = Control::open().map_err(failed("open the control device for"))?;
     let files = OpenFiles::open(config)?;
-    let superblock = Superblock::read(&files.metadata, 0).ok();
-    let block_size = superblock.map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
+    let superblock = || Superblock::read(&files.metadata, 0).ok();
+    let block_size = superblock().map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
     let fresh = || {
-        if let Some(superblock) = &superblock {
+        // Read now: a pool that goes leaves its last word in it.
+        if let Some(superblock) = &superblock() {
             health::check(&files.paths.metadata, superblock, depth)?;
         }
         create(&control, &name, &names, block_size, &files)
