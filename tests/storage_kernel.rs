@@ -57,9 +57,10 @@ impl Rig {
         dm_names().into_iter().filter(|name| name.starts_with(&self.prefix)).collect()
     }
 
-    /// Nodes but the pool's and that of its ballast, which is active for a moment when it is made.
+    /// Nodes but the pool's and those of its hidden devices (ballast and table), which are active for moments.
     fn devices(&self) -> usize {
-        self.nodes().iter().filter(|name| !name.ends_with("-pool") && !name.contains("-45ec175171-")).count()
+        let hidden = |name: &str| name.contains("-45ec175171-") || name.contains("-0d4fc4a78d-");
+        self.nodes().iter().filter(|name| !name.ends_with("-pool") && !hidden(name)).count()
     }
 }
 

@@ -231,6 +231,16 @@ pub enum StorageError {
         /// By whom.
         by: String,
     },
+    /// It took longer than users of the device can bear, and was given up.
+    #[error("{op} device '{id}' took too long: {message}; see whether the disk answers, and try again")]
+    TookTooLong {
+        /// What was tried.
+        op: &'static str,
+        /// On which device.
+        id: DeviceId,
+        /// What became of it.
+        message: &'static str,
+    },
     /// The pool has no room.
     #[error(
         "the pool has no room: {free} free of {total} {what}, {reserve} are kept in reserve; remove containers or images, or grow the pool"
@@ -321,6 +331,7 @@ impl StorageError {
             Self::DeviceExists(_) => ErrorCode::NameInUse,
             Self::WrongState { .. } | Self::InUse { .. } => ErrorCode::DeviceInUse,
             Self::PoolFull { .. } => ErrorCode::PoolFull,
+            Self::TookTooLong { .. } => ErrorCode::Timeout,
             Self::NotSupported { .. } => ErrorCode::NotSupported,
             Self::PoolState { .. }
             | Self::Stale { .. }

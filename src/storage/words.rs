@@ -118,6 +118,8 @@ pub enum Source {
     Label,
     /// An older journal.
     Journal,
+    /// The copy of the journal's table in the pool.
+    Copy,
 }
 
 /// A device of the pool that is on no record.

@@ -65,6 +65,10 @@ fn stage(set: &Arc<dyn DeviceSet>) {
         populate(set.mount_device(&id(&name), Access::ReadWrite).unwrap().mount(), &name);
     }
     remove_for_good(set, "c3");
+    // Made and never started, so without labels of their own.
+    for (name, base) in [("never0", "layer1"), ("never1", "c0"), ("never2", "never1")] {
+        add(set, name, base);
+    }
 }
 
 #[test]
@@ -83,7 +87,9 @@ fn a_journal_that_is_gone_is_refused_with_advice_and_salvaged_with_every_device(
     let report = salvage(&rig.config()).unwrap();
     eprintln!("salvaged {} devices in {:?}", report.devices, began.elapsed());
     assert_eq!(report.foreign, []);
-    assert!(report.findings.contains(&Finding::Salvaged { id: id("c0"), from: Source::Label }), "{report:?}");
+    for (name, from) in [("c0", Source::Label), ("never0", Source::Copy), ("never2", Source::Copy)] {
+        assert!(report.findings.contains(&Finding::Salvaged { id: id(name), from }), "{report:?}");
+    }
     assert!(rig.nodes().is_empty(), "{:?}", rig.nodes());
     let set = rig.open();
     assert_eq!(hashes(&set), before);

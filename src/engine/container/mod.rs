@@ -14,6 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, mpsc, oneshot};
 
 use self::task::Task;
+#[cfg(test)]
+pub(super) use self::task::{HELD_ID, RELEASED_ID};
 use super::Inner;
 use super::error::EngineError;
 use super::jobs::Job;

@@ -24,6 +24,9 @@ use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
 const LEAVING: Duration = Duration::from_secs(5);
+/// The journal's entries about that: see `packaging/holm.catalog`.
+pub(in crate::engine) const HELD_ID: &str = "c2f3b1f0a8c84b2e9a4d6b7c1e5f9a03";
+pub(in crate::engine) const RELEASED_ID: &str = "5f0d7c9e41b34a6f8e2ab6d15c7093e8";
 /// What is said of a container that is held.
 const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
 /// How long a freeze waits for processes that are entering.
@@ -171,7 +174,7 @@ impl Task {
             Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
                 self.note_held(false);
                 self.happened(Event::Release).await;
-                info!(container = %self.record.spec.name, op = "release", "Container {} goes on: the pool has room again.", self.record.spec.name);
+                info!(container = %self.record.spec.name, op = "release", message_id = RELEASED_ID, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
             Request::Snapshots { change, reply } => {
@@ -390,7 +393,7 @@ impl Task {
         let before = self.state;
         if before == State::Running {
             self.note_held(true);
-            warn!(container = %self.record.spec.name, op = "hold", "Container {} is held still: the pool has no room for what it writes. Remove containers, images or snapshots, or grow the pool.", self.record.spec.name);
+            warn!(container = %self.record.spec.name, op = "hold", message_id = HELD_ID, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
         }
         self.happened(Event::Held).await;
     }

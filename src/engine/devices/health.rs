@@ -184,6 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::engine::container::{HELD_ID, RELEASED_ID};
 
     fn status(state: PoolState, data_used: u64, data_total: u64) -> PoolStatus {
         PoolStatus {
@@ -267,6 +268,8 @@ mod tests {
             LOST,
             FOREIGN,
             FINDINGS,
+            HELD_ID,
+            RELEASED_ID,
         ];
         there.sort_unstable();
         here.sort_unstable();

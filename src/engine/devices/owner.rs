@@ -31,7 +31,7 @@ pub(super) fn own(id: &DeviceId) -> Option<Own> {
         Some("layer" | "image") => Some(Own::Layer),
         Some("container") => Some(Own::Container),
         Some("snapshot") => Some(Own::Snapshot),
-        _ if id == "ballast" || id.starts_with("holm") => Some(Own::Other),
+        _ if matches!(id, "ballast" | "table") || id.starts_with("holm") => Some(Own::Other),
         _ => None,
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn reserved(id: &DeviceId, own: Own) -> DeviceError {
         Own::Layer => ("a layer of an image", "use 'holmctl image', or mount it read-only"),
         Own::Container => ("the root of a container", "use 'holmctl rm' and its like, or mount it read-only"),
         Own::Snapshot => ("a snapshot of a container", "use 'holmctl snapshot', or mount it read-only"),
-        Own::Other => ("under a name that it keeps for itself", "choose an id that does not begin with 'holm'"),
+        Own::Other => ("under a name that it keeps for itself", "choose another id"),
     };
     DeviceError::Reserved { id: id.clone(), what, advice: advice.to_owned() }
 }
@@ -85,10 +85,10 @@ mod tests {
         assert_eq!(own("layer:1"), Some(Own::Layer));
         assert_eq!(own("container:1"), Some(Own::Container));
         assert_eq!(own("snapshot:1:before"), Some(Own::Snapshot));
-        for kept in ["ballast", "holm", "holm-x", "holm:x"] {
+        for kept in ["ballast", "table", "holm", "holm-x", "holm:x"] {
             assert_eq!(own(kept), Some(Own::Other), "{kept}");
         }
-        for free in ["based", "pgdata", "containers", "com.example:1", "x:container:1"] {
+        for free in ["based", "tables", "pgdata", "containers", "com.example:1", "x:container:1"] {
             assert_eq!(own(free), None, "{free}");
         }
     }

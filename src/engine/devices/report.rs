@@ -92,6 +92,7 @@ impl From<Finding> for FindingView {
                 let from = match from {
                     Source::Label => "its label",
                     Source::Journal => "the former journal",
+                    Source::Copy => "the copy of the journal in the pool",
                 };
                 ("salvaged", Some(id), format!("it is back, from {from}"))
             }

@@ -86,8 +86,10 @@ pub(super) trait Files {
     fn format(&self, node: &Node) -> Result<(), StorageError>;
     /// Mounts detached. EBUSY if it is mounted read-only already and is to be written.
     fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd>;
-    /// The first bytes of the bare node.
-    fn head(&self, node: &Node) -> io::Result<Vec<u8>>;
+    /// `length` bytes of the bare node, as they are on the disk.
+    fn read_at(&self, node: &Node, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+    /// Writes bytes to the bare node, onto the disk.
+    fn write_at(&self, node: &Node, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Mounts detached and read-only without as much as replaying the file system's journal; shares a mount that
     /// there is. EINVAL when there is no file system.
     fn peek(&self, node: &Node) -> io::Result<OwnedFd>;

@@ -166,7 +166,9 @@ pub(super) fn is_of_another_pool(backend: &dyn Backend, names: &Names, device: &
 
 fn peek(backend: &dyn Backend, node: &Node) -> std::io::Result<Option<Label>> {
     match backend.peek(node) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => backend.head(node).map(|head| Label::parse(&head)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            backend.read_at(node, 0, 4096).map(|head| Label::parse(&head))
+        }
         mount => mount.and_then(|mount| Label::read(mount.as_fd())),
     }
 }
@@ -196,4 +198,4 @@ pub(super) fn foreign(
 
 #[cfg(test)]
 #[path = "check_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -47,12 +47,14 @@ fn thin_of(core: &Core, name: &str) -> u32 {
     core.find(&id(name), &[Phase::Ready]).unwrap().thin
 }
 
-fn names(core: &Core) -> Vec<String> {
-    core.table().state.names.keys().map(ToString::to_string).filter(|name| name != "ballast").collect()
+pub(in crate::storage::thin) fn names(core: &Core) -> Vec<String> {
+    let table = core.table();
+    let shown = table.state.names.keys().filter(|id| !crate::storage::thin::hidden::is_hidden(id));
+    shown.map(ToString::to_string).collect()
 }
 
 /// As `holmctl device salvage` does it, on a pool whose journal is `journal`.
-fn salvage(model: &Model, journal: Option<Vec<u8>>) -> Result<Rebuilt, StorageError> {
+pub(in crate::storage::thin) fn salvage(model: &Model, journal: Option<Vec<u8>>) -> Result<Rebuilt, StorageError> {
     model.set_journal(journal);
     let old = Journal::open(Box::new(model.clone())).ok().and_then(|(_, state)| state);
     let known = old.as_ref().map(|state| state.uuid.clone());
@@ -145,7 +147,7 @@ fn a_journal_that_is_gone_is_rebuilt_with_every_name_and_parent() {
     drop(core);
     model.reboot(Death::PowerCut(0));
     let report = salvage(&model, None).unwrap().report;
-    assert_eq!((report.devices, report.foreign.len()), (5, 0));
+    assert_eq!((report.devices, report.foreign.len()), (4, 0));
     assert!(report.findings.contains(&Finding::Salvaged { id: id("b"), from: Source::Label }));
     let core = open(&model).unwrap();
     assert_eq!(core.table().state.uuid, POOL);
@@ -223,7 +225,7 @@ fn a_device_whose_removal_was_intended_is_not_brought_back() {
     let pool = Listing::from([(1, details(5)), (2, details(7)), (3, details(8))]);
     let labels = [(1, device("x", 1, 5)), (2, device("x", 2, 7)), (3, device("x", 3, 8))];
     let labels = labels.map(|(thin, device)| (thin, Ok(Some(Label::of(POOL, &device))))).into();
-    let rebuilt = join(POOL, Some(&old), 9, &pool, &labels, BLOCK).unwrap();
+    let rebuilt = join(POOL, Some((&old, Source::Journal)), 9, &pool, &labels, BLOCK).unwrap();
     assert_eq!(rebuilt.state.devices[&1].1, Phase::Removing);
     assert_eq!(rebuilt.state.names.values().collect::<Vec<_>>(), [&3], "the youngest has the id");
     assert_eq!(rebuilt.report.foreign.iter().map(|foreign| foreign.thin_id).collect::<Vec<_>>(), [2]);

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::Backend;
 use super::check::is_of_another_pool;
+use super::duplicate::Written;
 use super::journal::Journal;
 use super::keeper::Keep;
 use super::metadata::Listing;
 use super::names::{Names, Role};
 use super::recovery::{self, Action, Mismatch, Plan};
+use super::scribe::News;
 use super::state::{Device, Op, Phase, State};
 use crate::model::{Bytes, DeviceId};
 use crate::storage::{BASE, Removal, StorageError};
@@ -32,6 +34,10 @@ pub(super) struct Core {
     pub(super) bell: Box<dyn Bell>,
     /// What the keeper remembers.
     pub(super) keep: Keep,
+    /// Told when the table has changed.
+    pub(super) news: Arc<News>,
+    /// What is known of the table's copy; locked while it is written.
+    pub(super) copy: Mutex<Written>,
 }
 
 /// Wakes the remover.
@@ -126,6 +132,8 @@ impl Core {
             slots: Mutex::new(BTreeMap::new()),
             bell,
             keep: Keep::default(),
+            news: Arc::default(),
+            copy: Mutex::default(),
         });
         core.recover(&plan.actions)?;
         if plan.read_only.is_none() {
@@ -409,6 +417,7 @@ impl Core {
             writer.journal.sync()?;
         }
         self.table().state.apply(op).expect("every step is checked under the writer's lock before it is recorded");
+        self.news.changed();
         let devices = self.table().state.devices.len();
         if writer.journal.is_long(devices) {
             self.checkpoint(writer)?;

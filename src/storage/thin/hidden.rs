@@ -2,12 +2,13 @@
 //! shown them and nobody can have their ids.
 
 use super::ballast::BALLAST;
+use super::duplicate::COPY;
 use crate::model::DeviceId;
 use crate::storage::StorageError;
 
 /// Whether `id` is one of them.
 pub(super) fn is_hidden(id: &DeviceId) -> bool {
-    id.as_str() == BALLAST
+    matches!(id.as_str(), BALLAST | COPY)
 }
 
 /// They do not exist for callers.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -387,10 +388,16 @@ impl Files for Kernel {
         }
     }
 
-    fn head(&self, node: &Node) -> io::Result<Vec<u8>> {
-        let mut head = vec![0; 4096];
-        File::open(format!("/dev/dm-{}", node.minor))?.read_exact(&mut head)?;
-        Ok(head)
+    fn read_at(&self, node: &Node, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        File::open(path_of(node))?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, node: &Node, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = File::options().write(true).open(path_of(node))?;
+        file.write_all_at(bytes, offset)?;
+        file.sync_all()
     }
 
     fn peek(&self, node: &Node) -> io::Result<OwnedFd> {

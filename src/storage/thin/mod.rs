@@ -8,10 +8,12 @@
 //! | `hold`, `users` | nodes for other software, which stay until they are given back; who uses a node |
 //! | `resize`, `rollback` | another size, another content under the same id |
 //! | `hidden` | ids that nobody is shown |
+//! | `still` | a device in use is held still for a snapshot |
 //! | `remover` | the thread that gives back what nobody uses |
 //! | `space` | numbers, marks and admission: pure but for the asking |
 //! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
 //! | `recovery` | what to do at start: a pure function |
+//! | `scribe`, `duplicate` | the thread that copies the journal's table into the pool, and that copy |
 //! | `check`, `salvage` | compare the copies of the truth, and rebuild the journal from the others |
 //! | `health` | the check of the metadata before it is used |
 //! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
@@ -27,6 +29,7 @@ mod backend;
 mod ballast;
 mod check;
 mod core;
+mod duplicate;
 mod ext4;
 mod growth;
 mod health;
@@ -46,9 +49,11 @@ mod remover;
 mod resize;
 mod rollback;
 mod salvage;
+mod scribe;
 mod setup;
 mod space;
 mod state;
+mod still;
 mod users;
 
 #[cfg(test)]
@@ -74,6 +79,7 @@ use self::kernel::Control;
 use self::metadata::Listing;
 use self::names::{Names, Role};
 use self::remover::{Doorbell, Remover};
+use self::scribe::Scribe;
 use self::state::{Device, Phase};
 use super::{
     Access, AddOptions, Added, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
@@ -120,8 +126,9 @@ impl ThinConfig {
 /// The driver. Dropping it leaves pool and devices as they are, for the next daemon; [`DeviceSet::close`] does not.
 #[derive(Debug)]
 pub struct ThinDeviceSet {
-    /// Before `core`, both: they must have stopped when that goes.
+    /// Before `core`, all: they must have stopped when that goes.
     keeper: Mutex<Option<Keeper>>,
+    scribe: Mutex<Option<Scribe>>,
     _remover: Remover,
     core: Arc<Core>,
     /// Its lock keeps other daemons out of the directory.
@@ -153,7 +160,8 @@ impl ThinDeviceSet {
         let remover = Remover::start(Arc::downgrade(&core), bell).map_err(failed("watch"))?;
         let control = Control::open().inspect_err(|error| tracing::debug!(%error, "no pool events, ignoring")).ok();
         let keeper = Keeper::start(Arc::downgrade(&core), control).map_err(failed("watch"))?;
-        Ok(Arc::new(Self { keeper: Mutex::new(Some(keeper)), _remover: remover, core, _lock: Some(lock) }))
+        let scribe = Mutex::new(Some(Scribe::start(&core).map_err(failed("watch"))?));
+        Ok(Arc::new(Self { keeper: Mutex::new(Some(keeper)), scribe, _remover: remover, core, _lock: Some(lock) }))
     }
 }
 
@@ -267,7 +275,12 @@ impl DeviceSet for ThinDeviceSet {
     fn close(&self) -> Result<(), StorageError> {
         // It may be at the ballast just now.
         drop(lock(&self.keeper).take());
+        drop(lock(&self.scribe).take());
         self.core.release_all()?;
+        self.core.tidy();
+        if let Err(error) = self.core.write_copy() {
+            tracing::debug!(%error, "cannot copy the table into the pool, ignoring");
+        }
         let idle = self.core.deactivate_all()?;
         self.core.stop()?;
         if idle {

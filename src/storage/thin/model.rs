@@ -2,9 +2,10 @@
 //! device is a real directory, so that mounts are real descriptors and trees real trees.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -483,12 +484,24 @@ impl Files for Model {
         })
     }
 
-    fn head(&self, node: &Node) -> io::Result<Vec<u8>> {
-        self.look(|inner| fs::read(inner.nodes[&node.name].content.join("head")))
+    fn read_at(&self, node: &Node, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let path = self.look(|inner| Ok(inner.nodes[&node.name].content.join("raw")))?;
+        let mut bytes = vec![0; length];
+        let file = File::open(path)?;
+        let end = file.metadata()?.len().saturating_sub(offset).min(length as u64);
+        file.read_exact_at(&mut bytes[..usize::try_from(end).unwrap()], offset)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, node: &Node, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.act(|inner| {
+            let path = inner.nodes[&node.name].content.join("raw");
+            File::options().write(true).create(true).truncate(false).open(path)?.write_all_at(bytes, offset)
+        })
     }
 
     fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
-        if self.head(node).is_ok() {
+        if self.look(|inner| Ok(inner.nodes[&node.name].content.join("raw").exists()))? {
             return errno(libc::EINVAL);
         }
         self.mount(node, Access::ReadOnly)
@@ -496,7 +509,7 @@ impl Files for Model {
 
     fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()> {
         self.act(|inner| {
-            fs::write(inner.nodes[&node.name].content.join("head"), head)?;
+            fs::write(inner.nodes[&node.name].content.join("raw"), head)?;
             inner.numbers.data.0 += size.0 >> 16;
             Ok(())
         })

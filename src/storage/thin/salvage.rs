@@ -1,7 +1,8 @@
 //! Rebuilds the journal from the pool and the labels of its devices, when it is gone, damaged, or older than the pool.
 //!
 //! A label counts when its stamp is that of the device it is on: a snapshot carries its origin's until it has its own.
-//! What has no label of its own and is not in the older journal either is left alone and listed.
+//! What has none of its own is known from an older table: the old journal's or its copy in the pool, whichever is newer.
+//! What neither knows is left alone and listed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use super::ThinConfig;
-use super::backend::Backend;
+use super::backend::{Backend, Spec};
 use super::check::{Replay, foreign, is_own, look_at_foreign};
 use super::health::Depth;
 use super::journal::{FileLog, Journal};
@@ -20,6 +21,7 @@ use super::names::{Names, Role};
 use super::recovery;
 use super::setup;
 use super::state::{Device, Op, Phase, State};
+use super::{duplicate, hidden};
 use crate::model::{Bytes, DeviceId};
 use crate::storage::{BASE, Finding, Report, Source, StorageError, lock_directory};
 
@@ -126,7 +128,31 @@ pub(super) fn rebuild(
         Some(uuid) => uuid,
         None => setup::random_uuid()?,
     };
-    join(&uuid, old, transaction, &pool, &labels, block)
+    let copy = find_copy(backend, names, &uuid, &pool, &labels).filter(|copy| copy.uuid == uuid);
+    let (older, source) = match (old, &copy) {
+        (Some(old), Some(copy)) if copy.transaction > old.transaction => (Some(copy), Source::Copy),
+        (None, Some(copy)) => (Some(copy), Source::Copy),
+        (old, _) => (old, Source::Journal),
+    };
+    join(&uuid, older.map(|older| (older, source)), transaction, &pool, &labels, block)
+}
+
+/// The table as it was copied into the pool.
+fn find_copy(backend: &dyn Backend, names: &Names, pool_uuid: &str, pool: &Listing, labels: &Labels) -> Option<State> {
+    let named = |thin: &u32, stamp| {
+        let label = labels.get(thin)?.as_ref().ok()?.as_ref()?;
+        (label.id == duplicate::id() && is_own(label, pool_uuid, *thin, stamp)).then_some((*thin, stamp))
+    };
+    let (thin, stamp) = pool.iter().find_map(|(thin, details)| named(thin, details.stamp))?;
+    let (name, uuid) = (names.name(Role::Foreign(thin, stamp)), names.uuid(Role::Foreign(thin, stamp)));
+    let read = settle(backend, names, thin, stamp)
+        .and_then(|()| backend.activate(&Spec { name: &name, uuid: &uuid, thin, size: duplicate::SIZE }))
+        .and_then(|node| duplicate::newest(backend, &node));
+    if let Err(error) = backend.remove(&name) {
+        tracing::debug!(%error, name, "cannot ask for removal at last close, ignoring");
+    }
+    let read = read.inspect_err(|error| tracing::debug!(%error, "cannot read the copy of the table, ignoring"));
+    read.ok().flatten().map(|(_, state)| state)
 }
 
 type Labels = BTreeMap<u32, io::Result<Option<Label>>>;
@@ -161,16 +187,17 @@ fn most_named(pool: &Listing, labels: &Labels) -> Option<String> {
     votes.into_iter().max_by_key(|(_, count)| *count).map(|(uuid, _)| uuid.to_owned())
 }
 
-/// Pure: who is who. The older journal is believed where its stamps are the pool's; of two that claim one id the
+/// Pure: who is who. The older table is believed where its stamps are the pool's; of two that claim one id the
 /// younger has it, as an id is only given again after a removal.
 pub(super) fn join(
     uuid: &str,
-    old: Option<&State>,
+    old: Option<(&State, Source)>,
     transaction: u64,
     pool: &Listing,
     labels: &Labels,
     block: Bytes,
 ) -> Result<Rebuilt, StorageError> {
+    let (old, source) = (old.map(|(old, _)| old), old.map_or(Source::Journal, |(_, source)| source));
     let mut found: Vec<(Device, Phase, Source)> = Vec::new();
     for (thin, details) in pool {
         let recorded = old.and_then(|old| old.devices.get(thin)).filter(|(device, _)| device.stamp == details.stamp);
@@ -178,11 +205,11 @@ pub(super) fn join(
         match (recorded, label.filter(|label| is_own(label, uuid, *thin, details.stamp))) {
             // Also what was to replace another and had not yet: that one is whole.
             (Some((device, phase)), _) if *phase == Phase::Removing || device.replaces.is_some() => {
-                found.push((device.clone(), Phase::Removing, Source::Journal));
+                found.push((device.clone(), Phase::Removing, source));
             }
             (_, Some(label)) => found.push((device_of(label), Phase::Ready, Source::Label)),
             (Some((device, _)), None) => {
-                found.push((Device { pending: false, ..device.clone() }, Phase::Ready, Source::Journal));
+                found.push((Device { pending: false, ..device.clone() }, Phase::Ready, source));
             }
             (None, None) => {}
         }
@@ -201,8 +228,10 @@ pub(super) fn join(
         let id = device.id.clone();
         let kept = state.apply(&Op::Keep { device, phase });
         kept.map_err(|reason| StorageError::Damaged { path: "the rebuilt journal".into(), reason })?;
-        report.devices += 1;
-        report.findings.push(Finding::Salvaged { id, from });
+        if !hidden::is_hidden(&id) {
+            report.devices += 1;
+            report.findings.push(Finding::Salvaged { id, from });
+        }
     }
     let next_thin = pool.keys().next_back().map_or(0, |last| last + 1).max(old.map_or(0, |old| old.next_thin));
     let transaction = transaction.max(old.map_or(0, |old| old.transaction));

@@ -17,6 +17,7 @@ use super::label::Label;
 use super::model::{Death, Model};
 use super::names::Names;
 use super::remover::{Doorbell, Remover};
+use super::scribe::Scribe;
 use super::state::{Phase, State};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, PoolState};
 use crate::storage::{Access, AddOptions, MountedDevice, Pressure, PressureLevel, Removal, StorageError};
@@ -53,7 +54,8 @@ pub(in crate::storage) fn over(model: &Model) -> Arc<ThinDeviceSet> {
     let core = open_with(model, Box::new(bell.clone())).unwrap();
     let remover = Remover::start(Arc::downgrade(&core), bell).unwrap();
     let keeper = Keeper::start(Arc::downgrade(&core), None).unwrap();
-    Arc::new(ThinDeviceSet { keeper: Mutex::new(Some(keeper)), _remover: remover, core, _lock: None })
+    let scribe = Mutex::new(Some(Scribe::start(&core).unwrap()));
+    Arc::new(ThinDeviceSet { keeper: Mutex::new(Some(keeper)), scribe, _remover: remover, core, _lock: None })
 }
 
 fn id(text: &str) -> DeviceId {
@@ -78,7 +80,7 @@ fn ready(core: &Core) -> BTreeSet<String> {
 
 /// What must hold after every recovery, whatever happened before: the pool has exactly the devices on record, and what
 /// is not ours is still there.
-fn check(model: &Model, core: &Core, foreign: &BTreeMap<u32, u64>) {
+pub(super) fn check(model: &Model, core: &Core, foreign: &BTreeMap<u32, u64>) {
     let table = core.table();
     assert!(table.lost.is_empty(), "lost {:?}", table.lost);
     let mut thins = model.tamper(|pool| pool.thins());
@@ -154,7 +156,7 @@ fn delete(core: &Core, name: &str) -> Result<(), StorageError> {
 }
 
 /// base, a, b ready, with their names in them; p pending; one foreign device.
-fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
+pub(super) fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
     let model = Model::new();
     let core = open(&model).unwrap();
     core.add(&id("a"), &id("base"), &options(false)).unwrap();
