@@ -211,7 +211,8 @@ impl Inner {
         .await
     }
 
-    /// Removes a container's root, and its snapshots before that.
+    /// Removes a container's root, and its snapshots after that: what a crash leaves is a record without a root, and
+    /// the next start removes the rest. The other way round the container would be there again without its snapshots.
     pub(super) async fn delete_root(
         self: &Arc<Self>,
         id: &ContainerId,
@@ -219,9 +220,8 @@ impl Inner {
     ) -> Result<(), EngineError> {
         let (inner, id) = (Arc::clone(self), id.clone());
         blocking(move || {
-            inner.delete_snapshots(&id, snapshots.iter())?;
             inner.devices.remove_device(&container_device(&id))?;
-            Ok(())
+            inner.delete_snapshots(&id, snapshots.iter())
         })
         .await
     }
@@ -239,9 +239,11 @@ impl Inner {
     pub(super) fn remove_leftover(&self, record: &ContainerRecord) {
         let id = &record.spec.id;
         let removed = self
-            .delete_snapshots(id, record.snapshots.keys())
-            .and_then(|()| Ok(self.devices.remove_device(&container_device(id))?))
-            .and_then(|_| Ok(self.store.remove_container(&record.spec.id)?));
+            .devices
+            .remove_device(&container_device(id))
+            .map_err(EngineError::from)
+            .and_then(|_| self.delete_snapshots(id, record.snapshots.keys()))
+            .and_then(|()| Ok(self.store.remove_container(&record.spec.id)?));
         if let Err(error) = removed {
             warn!(container = %record.spec.name, op = "reconcile", "{error}: the next start tries again");
         }

@@ -94,7 +94,7 @@ impl Task {
         EngineError::SnapshotExists { container: self.record.spec.name.clone(), snapshot }
     }
 
-    /// Its snapshots, then the root, then the record: a crash in between leaves a record without a device, which the next start takes as removed.
+    /// The root, then its snapshots, then the record: a crash in between leaves a record without a root, which the next start takes as removed.
     pub(super) async fn delete(&mut self) {
         let mut steps = Steps::begin();
         let root = Arc::clone(&self.shared.root).lock_owned().await;
