@@ -40,8 +40,8 @@ pub(super) trait Pool {
     /// Makes a part of the pool `to` bytes large, with all its room reserved on the host. ENOSPC when the host has
     /// none. Nothing changes on an error, but that room may stay reserved for the next try.
     fn extend(&self, part: Part, to: Bytes) -> io::Result<()>;
-    /// The file system that the pool's files are on.
-    fn host(&self) -> io::Result<Host>;
+    /// What there is for a part of the pool to grow: the file system of its files, or the rest of its block device.
+    fn host(&self, part: Part) -> io::Result<Host>;
     /// Takes room of the host for everything that discards gave back to it. ENOSPC when it has less; what it has is
     /// taken then.
     fn reserve(&self) -> io::Result<()>;
@@ -49,8 +49,8 @@ pub(super) trait Pool {
     fn dirty(&self) -> Bytes;
     /// What the administrator should know about how this host is set up.
     fn warnings(&self) -> Vec<String>;
-    /// Deactivates the pool as soon as no device of it is active.
-    fn deactivate(&self) -> io::Result<()>;
+    /// Deactivates the pool as soon as no device of it is active; false when it is not ours to deactivate.
+    fn deactivate(&self) -> io::Result<bool>;
 }
 
 /// Device-mapper nodes, by name.
@@ -127,6 +127,8 @@ pub(super) struct Host {
     pub(super) total: Bytes,
     /// Bytes of the pool's data that discards gave back to it: it must have them when the pool wants them again.
     pub(super) holes: Bytes,
+    /// Whether others take of it too.
+    pub(super) shared: bool,
 }
 
 /// A node to be made.

@@ -74,13 +74,14 @@ impl Core {
         if numbers.needs_check || numbers.mode == Mode::Failed {
             return Ok(None);
         }
-        let (room, host) = (self.room(numbers), self.host()?);
+        let room = self.room(numbers);
         if room.metadata.free() < room.metadata.mark
-            && let Some(to) = space::next_metadata(&room.metadata, host)
+            && let Some(to) = space::next_metadata(&room.metadata, self.host(Part::Metadata)?)
         {
             return Ok(Some((Part::Metadata, to)));
         }
         let wanted = room.data.free() < room.data.mark && numbers.mode != Mode::ReadOnly;
+        let host = self.host(Part::Data)?;
         let to = wanted.then(|| space::next_data(&room.data, host, self.settings.data_max, self.settings.block_size));
         Ok(to.flatten().map(|to| (Part::Data, to)))
     }
@@ -146,7 +147,7 @@ impl Core {
     }
 
     fn tend_to(&self, now: Instant, numbers: &Numbers) -> Result<Duration, StorageError> {
-        let host = self.host()?;
+        let host = self.host(Part::Data)?;
         if space::unbacked(host).0 > 0
             && let Err(error) = self.backend.reserve()
         {
@@ -189,14 +190,14 @@ impl Core {
 
     fn pressure(&self, numbers: &Numbers, room: &Room) -> Result<Pressure, StorageError> {
         let data = room.data;
-        let growable = space::growable(&data, self.host()?, self.settings.data_max);
+        let growable = space::growable(&data, self.host(Part::Data)?, self.settings.data_max);
         let block = self.settings.block_size;
         // The page cache may hold that much for the pool already. All of it may be another file system's, so it counts
         // only up to a part.
         let dirty = Bytes(self.backend.dirty().0.min(data.total.0 / 10));
         let left = Bytes(data.free().0.saturating_sub(dirty.0));
         let time_to_full = time_to_full(left.0 + growable.0, lock(&self.keep.meter).total(), block);
-        let grows = space::next_data(&data, self.host()?, self.settings.data_max, block).is_some();
+        let grows = space::next_data(&data, self.host(Part::Data)?, self.settings.data_max, block).is_some();
         let level = match numbers.mode {
             Mode::OutOfData => PressureLevel::Full,
             Mode::Write if grows || data.free() >= data.mark => PressureLevel::None,
@@ -248,8 +249,8 @@ impl Core {
         growth
     }
 
-    fn host(&self) -> Result<Host, StorageError> {
-        self.backend.host().map_err(|source| self.settings.failed("measure the host of", source))
+    fn host(&self, part: Part) -> Result<Host, StorageError> {
+        self.backend.host(part).map_err(|source| self.settings.failed("measure the host of", source))
     }
 
     /// Trims what is in use now; what is not cannot have changed since.

@@ -115,7 +115,7 @@ impl Model {
             held: false,
             passes_discards: true,
         };
-        let host = Host { free: Bytes(0), total: Bytes(100 << 30), holes: Bytes(0) };
+        let host = Host { free: Bytes(0), total: Bytes(100 << 30), holes: Bytes(0), shared: true };
         let inner = Inner {
             transaction: 0,
             thins: BTreeMap::new(),
@@ -368,7 +368,7 @@ impl Pool for Model {
         })
     }
 
-    fn host(&self) -> io::Result<Host> {
+    fn host(&self, _part: Part) -> io::Result<Host> {
         self.look(|inner| Ok(inner.host))
     }
 
@@ -389,8 +389,8 @@ impl Pool for Model {
         Vec::new()
     }
 
-    fn deactivate(&self) -> io::Result<()> {
-        self.act(|inner| if inner.nodes.is_empty() { Ok(()) } else { errno(libc::EBUSY) })
+    fn deactivate(&self) -> io::Result<bool> {
+        self.act(|inner| if inner.nodes.is_empty() { Ok(true) } else { errno(libc::EBUSY) })
     }
 }
 

@@ -6,7 +6,7 @@
 //!              nothing is done         grow          refuse new devices, always let delete
 //! ```
 
-use super::backend::{Host, Mode, Numbers};
+use super::backend::{Host, Mode, Numbers, Part};
 use super::core::Core;
 use super::hidden;
 use super::metadata::BLOCK;
@@ -67,7 +67,7 @@ impl Core {
 
     /// What cannot be asked of the host is not held against it.
     pub(super) fn room(&self, numbers: &Numbers) -> Room {
-        let unbacked = self.backend.host().map_or(Bytes(0), unbacked);
+        let unbacked = self.backend.host(Part::Data).map_or(Bytes(0), unbacked);
         Room::of(numbers, unbacked, self.settings.block_size)
     }
 }
@@ -180,9 +180,9 @@ pub(super) fn is_worth_discarding(own: Bytes, mapped: Bytes) -> bool {
     own.0 >= 8 * Bytes::MIB && mapped.0 <= 8 * Bytes::GIB
 }
 
-/// What is left free for the rest of the host: a tenth of the file system, from 1 to 50 GiB.
+/// What is left free for others, if there are any: a tenth of the file system, from 1 to 50 GiB.
 pub(super) fn kept(host: Host) -> Bytes {
-    Bytes((host.total.0 / 10).clamp(Bytes::GIB, 50 * Bytes::GIB))
+    if host.shared { Bytes((host.total.0 / 10).clamp(Bytes::GIB, 50 * Bytes::GIB)) } else { Bytes(0) }
 }
 
 /// The kernel uses no more: 33292800 sectors, thin-provisioning.rst.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn host(free: u64, total: u64) -> Host {
-        Host { free: Bytes(free), total: Bytes(total), holes: Bytes(0) }
+        Host { free: Bytes(free), total: Bytes(total), holes: Bytes(0), shared: true }
     }
 
     #[test]
