@@ -4,7 +4,7 @@
 //! |---|---|
 //! | this one | the trait and its words; free of device-mapper types |
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
-//! | `copy.rs`, `tree.rs` | driver `copy`: copies of whole trees |
+//! | `copy/` | driver `copy`: copies of whole trees |
 //! | `words.rs` | what a set says of its room and its health |
 //! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
 
@@ -12,7 +12,6 @@ pub mod copy;
 pub mod thin;
 
 mod crc32c;
-mod tree;
 mod words;
 
 use std::collections::BTreeMap;

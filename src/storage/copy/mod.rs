@@ -11,6 +11,8 @@
 //! There are no quotas. Users outside this process are not known: after a restart of the daemon the caller must not
 //! remove a device that still has one.
 
+mod tree;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -23,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::tree::{self, CopyError};
+use self::tree::CopyError;
 use super::{
     Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, Report,
     StorageError, TREE, Trimmed, lock_directory,
