@@ -50,7 +50,9 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
 
     /// Adds `id` as a snapshot of `base`, which must be ready. A pending device is removed by the next
     /// [`recovery`](crate::storage) unless [`complete_device`](Self::complete_device) came first. A base that is in use
-    /// is frozen for a moment. A device smaller than its base takes longer, as its file system is made smaller first;
+    /// is frozen for a moment; with driver `copy` it is not, so what is written meanwhile is in the copy or not, file by file
+    /// and even within one, and what vanishes is left out: whoever needs one moment stops or freezes the writers. A device
+    /// smaller than its base takes longer, as its file system is made smaller first;
     /// NotSupported, with the least size, when its content does not fit. After an error nothing of `id` is left.
     fn add_device(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError>;
 
@@ -75,14 +77,16 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
 
     /// Bytes that are each device's own, which is what its removal gives back; what it shares with others is not among
     /// them. As of one moment during this call. Reads all mappings of the pool (some ms per GiB that is mapped), and no
-    /// device waits meanwhile. With driver `copy` what was copied: an upper bound.
+    /// device waits meanwhile. With driver `copy` what the trees take now, every one of them walked: an upper bound, since
+    /// the file system may share it.
     fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError>;
 
     /// Makes a pending device ready: what was written to it is on the disk when this returns.
     fn complete_device(&self, id: &DeviceId) -> Result<(), StorageError>;
 
     /// Removes `id`. The name is free and the intent is on the disk when this returns; the device is deleted when its
-    /// last user is gone, which is not waited for. While the pool is out of data it is deleted at once: users that it
+    /// last user is gone, which is not waited for; with driver `copy` that holds for users of any process, over restarts
+    /// too. While the pool is out of data it is deleted at once: users that it
     /// still has get I/O errors then.
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
 
@@ -127,7 +131,7 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// Deletes a device of the pool that is on no record, by its number there: see [`Report::foreign`]. For good.
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError>;
 
-    /// The devices that take room now, the fastest first. Empty when nothing is written.
+    /// The devices that take room now, the fastest first. Empty when nothing is written, and always with driver `copy`.
     fn growth(&self) -> Vec<DeviceGrowth>;
 
     /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second while it is

@@ -20,6 +20,8 @@ pub mod loopdev;
 pub mod memfd;
 pub mod mount;
 #[cfg(feature = "daemon")]
+pub mod mountinfo;
+#[cfg(feature = "daemon")]
 pub mod mountspace;
 pub mod namespace;
 pub mod openat2;

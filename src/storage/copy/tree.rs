@@ -1,8 +1,9 @@
 //! Copies a whole tree: content with its holes, hard links, owners, modes, times, extended attributes (so capabilities
 //! and ACLs), symbolic links, device nodes, fifos and sockets.
 //!
-//! Directories are copied side by side by a few threads. Nothing is followed: every name is opened below the two roots
-//! without symbolic links, so a hostile tree cannot lead out. A path of more than 4095 bytes is an error.
+//! Directories, and the files of large ones, are copied side by side by a few threads. Nothing is followed: every name is
+//! opened below the two roots without symbolic links, so a hostile tree cannot lead out. A path of more than 4095 bytes is
+//! an error. What vanishes while a tree in use is copied is left out.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -10,15 +11,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, XattrFlags,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::file::Content;
+use super::lock;
 use crate::model::Bytes;
 
 /// Where a copy stopped.
@@ -37,29 +38,14 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<Bytes, Co
     let copy = Copy {
         from,
         to,
-        work: Mutex::new(Work { waiting: vec![PathBuf::new()], busy: 0, failure: None }),
+        work: Mutex::new(Work { waiting: vec![Part::Directory(PathBuf::new())], busy: 0, failure: None }),
         news: Condvar::new(),
         links: Mutex::default(),
         directories: Mutex::default(),
         bytes: AtomicU64::new(0),
-        no_clone: AtomicBool::new(false),
+        content: Content::default(),
     };
-    let threads = thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| copy.run());
-        }
-    });
-    if let Some(failure) = lock(&copy.work).failure.take() {
-        return Err(failure);
-    }
-    copy.top().map_err(|error| CopyError {
-        op: "set the attributes of",
-        path: PathBuf::new(),
-        source: error.into(),
-    })?;
-    copy.finish_directories()?;
-    Ok(Bytes(copy.bytes.load(Ordering::Relaxed)))
+    copy.on_threads(thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS)))
 }
 
 struct Copy<'a> {
@@ -72,21 +58,48 @@ struct Copy<'a> {
     /// Directories whose times are set when everything is in them.
     directories: Mutex<Vec<(PathBuf, Stat)>>,
     bytes: AtomicU64,
-    /// Set when the file system turned out not to share extents.
-    no_clone: AtomicBool,
+    content: Content,
 }
 
-/// Directories that exist on the other side and wait to be filled; the last first, so that the list stays short.
+/// What waits to be copied; the last first, so that the list stays short.
 struct Work {
-    waiting: Vec<PathBuf>,
+    waiting: Vec<Part>,
     busy: usize,
     failure: Option<CopyError>,
 }
 
+enum Part {
+    /// What is in a directory that exists on the other side.
+    Directory(PathBuf),
+    /// Some of the names in one.
+    Names(PathBuf, Vec<CString>),
+}
+
 impl Copy<'_> {
+    fn on_threads(&self, threads: usize) -> Result<Bytes, CopyError> {
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| self.run());
+            }
+        });
+        if let Some(failure) = lock(&self.work).failure.take() {
+            return Err(failure);
+        }
+        self.top().map_err(|error| CopyError {
+            op: "set the attributes of",
+            path: PathBuf::new(),
+            source: error.into(),
+        })?;
+        self.finish_directories()?;
+        Ok(Bytes(self.bytes.load(Ordering::Relaxed)))
+    }
+
     fn run(&self) {
-        while let Some(directory) = self.next() {
-            let result = self.fill(&directory);
+        while let Some(part) = self.next() {
+            let result = match part {
+                Part::Directory(path) => self.fill(&path),
+                Part::Names(path, names) => self.names(&path, &names),
+            };
             let mut work = lock(&self.work);
             work.busy -= 1;
             if let Err(error) = result {
@@ -96,35 +109,65 @@ impl Copy<'_> {
         }
     }
 
-    fn next(&self) -> Option<PathBuf> {
+    fn next(&self) -> Option<Part> {
         let mut work = lock(&self.work);
         loop {
             if work.failure.is_some() || (work.waiting.is_empty() && work.busy == 0) {
                 return None;
             }
-            if let Some(directory) = work.waiting.pop() {
+            if let Some(part) = work.waiting.pop() {
                 work.busy += 1;
-                return Some(directory);
+                return Some(part);
             }
             work = self.news.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    fn add(&self, part: Part) {
+        lock(&self.work).waiting.push(part);
+        self.news.notify_one();
+    }
+
     fn fill(&self, path: &Path) -> Result<(), CopyError> {
         let at = |op| move |error: Errno| CopyError { op, path: path.to_owned(), source: error.into() };
-        let from = beneath(self.from, path).map_err(at("open"))?;
-        let to = beneath(self.to, path).map_err(at("open"))?;
+        let from = match beneath(self.from, path) {
+            // Removed since its parent was read.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.as_os_str().is_empty() => return Ok(()),
+            other => other.map_err(at("open"))?,
+        };
         let stat = rustix::fs::fstat(&from).map_err(at("look at"))?;
+        let mut names = Vec::new();
         for entry in Dir::read_from(&from).map_err(at("list"))? {
             let entry = entry.map_err(at("list"))?;
             let name = entry.file_name();
             if name != c"." && name != c".." {
-                let path = path.join(OsStr::from_bytes(name.to_bytes()));
-                let pair = Pair { from: from.as_fd(), to: to.as_fd(), name };
-                self.entry(&pair, &path).map_err(|(op, source)| CopyError { op, path, source })?;
+                names.push(name.to_owned());
+            }
+            if names.len() == AT_ONCE {
+                self.add(Part::Names(path.to_owned(), std::mem::take(&mut names)));
             }
         }
         lock(&self.directories).push((path.to_owned(), stat));
+        self.names(path, &names)
+    }
+
+    fn names(&self, path: &Path, names: &[CString]) -> Result<(), CopyError> {
+        let at = |error: Errno| CopyError { op: "open", path: path.to_owned(), source: error.into() };
+        let from = match beneath(self.from, path) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.as_os_str().is_empty() => return Ok(()),
+            other => other.map_err(at)?,
+        };
+        let to = beneath(self.to, path).map_err(at)?;
+        for name in names {
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            let pair = Pair { from: from.as_fd(), to: to.as_fd(), name };
+            match self.entry(&pair, &path) {
+                Err((_, error)) if error.raw_os_error() == Some(libc::ENOENT) && pair.has_vanished() => {
+                    pair.forget().map_err(|error| CopyError { op: "remove", path, source: error.into() })?;
+                }
+                other => other.map_err(|(op, source)| CopyError { op, path, source })?,
+            }
+        }
         Ok(())
     }
 
@@ -136,8 +179,7 @@ impl Copy<'_> {
             rustix::fs::mkdirat(pair.to, pair.name, Mode::RWXU).map_err(failed("make"))?;
             // Its times come last; what is in it does not change the rest.
             pair.attributes(&stat).map_err(failed("set the attributes of"))?;
-            lock(&self.work).waiting.push(path.to_owned());
-            self.news.notify_one();
+            self.add(Part::Directory(path.to_owned()));
             return Ok(());
         }
         if stat.st_nlink > 1 {
@@ -183,18 +225,7 @@ impl Copy<'_> {
         let to = rustix::fs::openat(pair.to, pair.name, create | flags, Mode::RUSR | Mode::WUSR)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         self.bytes.fetch_add(u64::try_from(stat.st_blocks).unwrap_or(0) * 512, Ordering::Relaxed);
-        if !self.no_clone.load(Ordering::Relaxed) {
-            match rustix::fs::ioctl_ficlone(&to, &from) {
-                Ok(()) => return Ok(()),
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::XDEV | Errno::NOTTY) => {
-                    self.no_clone.store(true, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        copy_data(&from, &to, length)?;
-        // A hole at the end.
-        rustix::fs::ftruncate(&to, length)
+        self.content.copy(&from, &to, length)
     }
 
     fn top(&self) -> rustix::io::Result<()> {
@@ -232,62 +263,22 @@ impl Pair<'_> {
         copy_xattrs(&through(self.from, self.name), &through(self.to, self.name))
     }
 
+    /// Whether it is not there any more.
+    fn has_vanished(&self) -> bool {
+        matches!(rustix::fs::statat(self.from, self.name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+    }
+
+    /// Removes what was copied of a name that vanished. A directory is made before anything of it is read, and stays.
+    fn forget(&self) -> rustix::io::Result<()> {
+        match rustix::fs::unlinkat(self.to, self.name, AtFlags::empty()) {
+            Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+            other => other,
+        }
+    }
+
     fn times(&self, stat: &Stat) -> rustix::io::Result<()> {
         rustix::fs::utimensat(self.to, self.name, &times_of(stat), AtFlags::SYMLINK_NOFOLLOW)
     }
-}
-
-/// Copies the runs of data and leaves holes.
-fn copy_data(from: &OwnedFd, to: &OwnedFd, length: u64) -> rustix::io::Result<()> {
-    let mut position = 0;
-    while position < length {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(position)) {
-            Err(Errno::NXIO) => return Ok(()),
-            // No holes on this file system.
-            Err(Errno::INVAL) => position,
-            other => other?,
-        };
-        let end = match rustix::fs::seek(from, SeekFrom::Hole(start)) {
-            Err(Errno::INVAL) => length,
-            other => other?.min(length),
-        };
-        copy_run(from, to, start, end)?;
-        position = end.max(start + 1);
-    }
-    Ok(())
-}
-
-fn copy_run(from: &OwnedFd, to: &OwnedFd, mut start: u64, end: u64) -> rustix::io::Result<()> {
-    while start < end {
-        let left = usize::try_from(end - start).unwrap_or(usize::MAX).min(1 << 30);
-        let mut target = start;
-        let mut source = start;
-        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), left) {
-            // It became shorter meanwhile.
-            Ok(0) => return Ok(()),
-            Ok(copied) => start += copied as u64,
-            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => return pump(from, to, start, end),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn pump(from: &OwnedFd, to: &OwnedFd, mut start: u64, end: u64) -> rustix::io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    while start < end {
-        let room = usize::try_from(end - start).unwrap_or(usize::MAX).min(buffer.len());
-        let got = rustix::io::pread(from, &mut buffer[..room], start)?;
-        if got == 0 {
-            return Ok(());
-        }
-        let mut written = 0;
-        while written < got {
-            written += rustix::io::pwrite(to, &buffer[written..got], start + written as u64)?;
-        }
-        start += got as u64;
-    }
-    Ok(())
 }
 
 fn copy_xattrs(from: &CStr, to: &CStr) -> rustix::io::Result<()> {
@@ -296,12 +287,21 @@ fn copy_xattrs(from: &CStr, to: &CStr) -> rustix::io::Result<()> {
         Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(()),
         other => other?,
     };
-    let mut names = vec![0; size];
+    // What is added meanwhile, in a tree in use, must find room.
+    let mut names = vec![0; size + SPARE];
     let size = rustix::fs::llistxattr(from, names.as_mut_slice())?;
     for name in names[..size].split_inclusive(|byte| *byte == 0) {
         let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
-        let mut value = vec![0; rustix::fs::lgetxattr_query(from, name)?];
-        let size = rustix::fs::lgetxattr(from, name, value.as_mut_slice())?;
+        let size = match rustix::fs::lgetxattr_query(from, name) {
+            // Removed since the list was read.
+            Err(Errno::NODATA) => continue,
+            other => other?,
+        };
+        let mut value = vec![0; size + SPARE];
+        let size = match rustix::fs::lgetxattr(from, name, value.as_mut_slice()) {
+            Err(Errno::NODATA) => continue,
+            other => other?,
+        };
         match rustix::fs::lsetxattr(to, name, &value[..size], XattrFlags::empty()) {
             // The kernel gives new files their own, and lets nobody without a policy set it.
             Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) if name == c"security.selinux" => {}
@@ -319,7 +319,7 @@ fn through(directory: BorrowedFd<'_>, name: &CStr) -> CString {
 }
 
 /// The directory `path` below `root`, through no symbolic link.
-fn beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(super) fn beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
@@ -336,12 +336,14 @@ fn times_of(stat: &Stat) -> Timestamps {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// More only wait for the same disk.
-const MAX_THREADS: usize = 4;
+const MAX_THREADS: usize = 8;
+
+/// How many names of a directory are copied by one thread before another may take the next.
+const AT_ONCE: usize = 64;
+
+/// Bytes by which lists and values of attributes may grow while they are read.
+const SPARE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -424,6 +426,20 @@ mod tests {
                 let text = fs::read_to_string(to.path().join(format!("{outer}/{inner}/f"))).unwrap();
                 assert_eq!(text, format!("{outer}.{inner}"));
             }
+        }
+    }
+
+    #[test]
+    fn a_large_directory_is_copied_whole() {
+        let from = tempfile::tempdir_in("/var/tmp").unwrap();
+        let count = 3 * AT_ONCE + 1;
+        for number in 0..count {
+            fs::write(from.path().join(number.to_string()), number.to_string()).unwrap();
+        }
+        let (to, result) = copied(from.path());
+        result.unwrap();
+        for number in 0..count {
+            assert_eq!(fs::read_to_string(to.path().join(number.to_string())).unwrap(), number.to_string());
         }
     }
 
