@@ -84,8 +84,17 @@ fn copy_flags(depth: Depth) -> OpenTreeFlags {
 
 /// Adds attributes to a mount, and with [`Depth::Tree`] to all below it (mount_setattr(2), Linux 5.12).
 pub fn add_attributes(mount: BorrowedFd<'_>, attributes: Attributes, depth: Depth) -> io::Result<()> {
-    let request =
-        libc::mount_attr { attr_set: u64::from(attributes.bits()), attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set(mount, u64::from(attributes.bits()), 0, depth)
+}
+
+/// Makes a mount private: nothing propagates from or to another. A copy of a mount is a peer of that, if that is shared, and
+/// pivot_root(2) does not take one.
+pub fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, 0, libc::MS_PRIVATE, Depth::One)
+}
+
+fn set(mount: BorrowedFd<'_>, attributes: u64, propagation: u64, depth: Depth) -> io::Result<()> {
+    let request = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if depth == Depth::Tree { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static empty C string; the struct has the kernel's layout and the size given, and outlives the
     // call, which only reads it.

@@ -226,6 +226,8 @@ impl DeviceSet for CopyDeviceSet {
         let name = path.file_name().expect("a device has a name");
         let mount = File::open(parent)
             .and_then(|parent| mount::copy_at(parent.as_fd(), name, Depth::One))
+            // What is mounted in it stays there, also where the host's mounts are shared.
+            .and_then(|mount| mount::make_private(mount.as_fd()).map(|()| mount))
             .and_then(|mount| match access {
                 Access::ReadWrite => Ok(mount),
                 Access::ReadOnly => {
