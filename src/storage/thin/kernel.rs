@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use devicemapper::{DM, DevId, Device, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use super::core::lock;
 use super::metadata::{self, Listing, MetadataError, Superblock};
 use super::names::Names;
 use super::store::Parts;
-use super::{ext4, growth, mappings, users};
+use super::{backup, ext4, growth, mappings, users};
 use crate::model::Bytes;
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
@@ -222,6 +222,19 @@ impl Pool for Kernel {
     fn exclusive(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
         let numbers = self.numbers().map_err(|source| self.failed("ask the status of", source))?;
         self.at_one_moment(|superblock| mappings::exclusive(&self.metadata.1, superblock, numbers.data.1))
+    }
+
+    fn back_up(&self, directory: &Path) -> Result<bool, StorageError> {
+        let device = &self.metadata.0;
+        let written = self.at_one_moment(|superblock| {
+            // Without a snapshot of it the program would read what changes under it.
+            let held = superblock.is_held();
+            if held { Ok(backup::write(device, directory, SystemTime::now())?) } else { Ok(false) }
+        });
+        written.map_err(|error| match error {
+            StorageError::Damaged { reason, .. } => StorageError::Program { program: "thin_dump", message: reason },
+            other => other,
+        })
     }
 
     fn glance(&self) -> Result<Listing, StorageError> {

@@ -14,7 +14,7 @@
 //! | `recovery` | what to do at start: a pure function |
 //! | `scribe`, `duplicate` | the thread that copies the journal's table into the pool, and that copy |
 //! | `check`, `salvage` | compare the copies of the truth, and rebuild the journal from the others |
-//! | `health` | the check of the metadata before it is used |
+//! | `health`, `backup` | the check of the metadata before it is used; copies of it for the worst day |
 //! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
 //! | `backend` | what is needed from below; `kernel`, `growth`, `ext4` and `setup` are the real one |
@@ -26,6 +26,7 @@
 //! After a crash the stamp tells whose a device is, so nothing is ever deleted that cannot be proven ours.
 
 mod backend;
+mod backup;
 mod ballast;
 mod check;
 mod core;
@@ -83,8 +84,8 @@ use self::remover::{Doorbell, Remover};
 use self::scribe::Scribe;
 use self::state::{Device, Phase};
 use super::{
-    Access, AddOptions, Added, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
-    Trimmed, lock_directory,
+    Access, AddOptions, Added, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener, Removal, Report,
+    StorageError, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
 
@@ -178,6 +179,7 @@ impl ThinDeviceSet {
             block_size: kernel.block_size(),
             base_size: config.base_size,
             data_max: config.data_max_size,
+            directory: Some(config.directory.clone()),
         };
         let bell = Doorbell::new().map_err(failed("watch"))?;
         let core = Core::open(Arc::new(kernel), names, settings, journal, state, Box::new(bell.clone()))?;
@@ -239,9 +241,13 @@ impl DeviceSet for ThinDeviceSet {
         self.core.remove(id)
     }
 
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError> {
         hidden::check(id)?;
-        self.core.mount(id, access)
+        self.core.mount_for(id, access, purpose)
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        self.core.leases.list()
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {
