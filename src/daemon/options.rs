@@ -63,6 +63,7 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageErro
         data_max_size: config.data_max_size,
         metadata_size: config.metadata_size,
         base_size: config.base_size,
+        file_system: config.filesystem,
         ..ThinConfig::new(config.directory.join("pool"))
     };
     storage::open(choice, &thin)

@@ -454,7 +454,7 @@ mod driver_tests {
     fn thin_does_what_every_driver_does() {
         let model = thin::model::Model::new();
         let open = || thin::over(&model) as Arc<dyn DeviceSet>;
-        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true });
+        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true, shrinks: true });
     }
 
     #[test]
@@ -470,6 +470,6 @@ mod driver_tests {
             return;
         }
         drop(probe);
-        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false });
+        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false, shrinks: false });
     }
 }

@@ -230,7 +230,7 @@ mod tests {
             let set = super::super::thin::over(&model) as Arc<dyn DeviceSet>;
             View::new(set, "t1:").unwrap() as Arc<dyn DeviceSet>
         };
-        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true });
+        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true, shrinks: true });
     }
 
     #[test]

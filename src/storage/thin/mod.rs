@@ -17,7 +17,7 @@
 //! | `health`, `backup` | the check of the metadata before it is used; copies of it for the worst day |
 //! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
-//! | `backend` | what is needed from below; `kernel`, `growth`, `ext4` and `setup` are the real one |
+//! | `backend` | what is needed from below; `kernel`, `growth`, `ext4`, `xfs` and `setup` are the real one |
 //! | `store`, `layout` | pools on block devices; one that is split |
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
@@ -57,6 +57,7 @@ mod space;
 mod state;
 mod store;
 mod users;
+mod xfs;
 
 #[cfg(test)]
 pub(super) mod model;
@@ -87,7 +88,7 @@ use super::{
     Access, AddOptions, Added, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener, Removal, Report,
     StorageError, Trimmed, lock_directory,
 };
-use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
+use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, FileSystem, PoolStatus};
 
 /// Where the pool is and how it is made. Sizes matter only when it is made.
 #[derive(Debug, Clone)]
@@ -108,6 +109,8 @@ pub struct ThinConfig {
     pub metadata_size: Option<Bytes>,
     /// Virtual size of the base, and so of every device unless it asks for more.
     pub base_size: Bytes,
+    /// File system of the base when it is made, and so of every device.
+    pub file_system: FileSystem,
     /// Bytes in a pool block: a multiple of 64 KiB, at most 1 GiB.
     pub block_size: Bytes,
 }
@@ -123,6 +126,7 @@ impl ThinConfig {
             data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
+            file_system: FileSystem::Ext4,
             block_size: Bytes(64 * Bytes::KIB),
         }
     }
