@@ -72,6 +72,7 @@ pub(super) fn thin_config(config: &StorageConfig) -> ThinConfig {
         data_max_size: config.data_max_size,
         metadata_size: config.metadata_size,
         base_size: config.base_size,
+        file_system: config.filesystem,
         ..ThinConfig::new(config.directory.join("pool"))
     }
 }

@@ -23,10 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use serde::{Deserialize, Serialize};
 
+use super::leases::{Leases, Taken};
 use super::tree::{self, CopyError};
 use super::{
-    Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, Lease, MountedDevice, PressureListener, Removal, Report,
-    StorageError, TREE, Trimmed, lock_directory,
+    Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, Lease, LeaseInfo, MountedDevice, PressureListener,
+    Removal, Report, StorageError, TREE, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
 use crate::sys::mount::{self, Attributes, Depth};
@@ -43,6 +44,7 @@ pub struct CopyDeviceSet {
 struct Shared {
     directory: PathBuf,
     table: Mutex<Table>,
+    leases: Leases,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +86,7 @@ impl CopyDeviceSet {
     /// Opens the set in `directory`, making it on first use. What was pending or removed is deleted.
     pub fn open(directory: &Path) -> Result<Arc<Self>, StorageError> {
         let lock = lock_directory(directory)?;
-        let shared = Shared { directory: directory.to_owned(), table: Mutex::default() };
+        let shared = Shared { directory: directory.to_owned(), table: Mutex::default(), leases: Leases::default() };
         for place in ["pending", "trash"] {
             let path = directory.join(place);
             remove_tree(&path)?;
@@ -200,7 +202,7 @@ impl DeviceSet for CopyDeviceSet {
         self.shared.discard(id)
     }
 
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError> {
         let user = self.shared.use_device(id, |place| place != Place::Copying)?;
         let path = user.path()?;
         let parent = path.parent().expect("a device is in a directory of its place");
@@ -214,7 +216,12 @@ impl DeviceSet for CopyDeviceSet {
                 }
             })
             .map_err(|source| failed("mount", &path, source))?;
-        Ok(MountedDevice::new(mount, Box::new(user)))
+        let lease = CopyLease { _user: user, _taken: self.shared.leases.take(id, purpose) };
+        Ok(MountedDevice::new(mount, Box::new(lease)))
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        self.shared.leases.list()
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {
@@ -508,7 +515,14 @@ impl User {
     }
 }
 
-impl Lease for User {}
+/// A user that somebody mounted the device for.
+#[derive(Debug)]
+struct CopyLease {
+    _user: User,
+    _taken: Taken,
+}
+
+impl Lease for CopyLease {}
 
 impl Drop for User {
     fn drop(&mut self) {

@@ -5,6 +5,8 @@
 //! | this one | the trait and its words; free of device-mapper types |
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
 //! | `copy.rs`, `tree.rs` | driver `copy`: copies of whole trees |
+//! | `view.rs` | a part of a set: ids with a prefix |
+//! | `leases.rs` | who uses which device |
 //! | `words.rs` | what a set says of its room and its health |
 //! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
 
@@ -12,7 +14,9 @@ pub mod copy;
 pub mod thin;
 
 mod crc32c;
+mod leases;
 mod tree;
+mod view;
 mod words;
 
 use std::collections::BTreeMap;
@@ -28,8 +32,9 @@ use rustix::fs::FlockOperation;
 
 use self::copy::CopyDeviceSet;
 use self::thin::{ThinConfig, ThinDeviceSet};
+pub use self::view::View;
 pub use self::words::{
-    DeviceGrowth, Finding, ForeignDevice, Pressure, PressureLevel, PressureListener, Report, Source, Trimmed,
+    DeviceGrowth, Finding, ForeignDevice, LeaseInfo, Pressure, PressureLevel, PressureListener, Report, Source, Trimmed,
 };
 #[cfg(test)]
 use crate::model::DeviceState;
@@ -87,8 +92,18 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// still has get I/O errors then.
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
 
-    /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody.
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError>;
+    /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody. `purpose` is a word or two for
+    /// [`leases`](Self::leases) and for whoever is told that the device is in use.
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError>;
+
+    /// As [`mount_device_for`](Self::mount_device_for), for no purpose that anybody wants to know.
+    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        self.mount_device_for(id, access, "mount")
+    }
+
+    /// Who has devices mounted through this set, and what for. A mount that was passed on is none any more when its lease
+    /// was given back.
+    fn leases(&self) -> Vec<LeaseInfo>;
 
     /// Every device on record, in order of id.
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError>;
@@ -457,7 +472,7 @@ mod driver_tests {
     fn thin_does_what_every_driver_does() {
         let model = thin::model::Model::new();
         let open = || thin::over(&model) as Arc<dyn DeviceSet>;
-        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true });
+        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true, shrinks: true });
     }
 
     #[test]
@@ -473,6 +488,6 @@ mod driver_tests {
             return;
         }
         drop(probe);
-        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false });
+        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false, shrinks: false });
     }
 }
