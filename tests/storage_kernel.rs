@@ -25,6 +25,8 @@ use behaviour::{Subject, add, eventually, id, ids, read, remove_for_good, write}
 mod room;
 #[path = "storage/salvage.rs"]
 mod salvage;
+#[path = "storage/stores.rs"]
+mod stores;
 
 /// A pool of its own, gone at the end.
 struct Rig {
@@ -33,16 +35,10 @@ struct Rig {
 }
 
 impl Rig {
-    /// None, with a message, where there is no device-mapper.
+    /// None where there is no device-mapper.
     fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !Path::new("/dev/mapper/control").exists() || !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: no device-mapper");
-            return None;
-        }
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        Some(Self { directory, prefix: format!("t{}_{count}", std::process::id()) })
+        let prefix = new_prefix()?;
+        Some(Self { directory: tempfile::tempdir_in("/var/tmp").unwrap(), prefix })
     }
 
     fn config(&self) -> ThinConfig {
@@ -62,6 +58,16 @@ impl Rig {
         let hidden = |name: &str| name.contains("-45ec175171-") || name.contains("-0d4fc4a78d-");
         self.nodes().iter().filter(|name| !name.ends_with("-pool") && !hidden(name)).count()
     }
+}
+
+/// None, with a message, where there is no device-mapper.
+fn new_prefix() -> Option<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    if !Path::new("/dev/mapper/control").exists() || !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: no device-mapper");
+        return None;
+    }
+    Some(format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
 impl Drop for Rig {

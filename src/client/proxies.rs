@@ -189,6 +189,9 @@ pub trait DeviceSet {
     /// Gives back what is not needed.
     #[zbus(allow_interactive_auth)]
     fn trim(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Gives back what one device does not need; how many bytes.
+    #[zbus(allow_interactive_auth)]
+    fn trim_device(&self, id: &str) -> zbus::Result<u64>;
     /// Deletes a device that is on no record.
     #[zbus(allow_interactive_auth)]
     fn remove_foreign(&self, thin_id: u32) -> zbus::Result<()>;

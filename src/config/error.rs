@@ -18,6 +18,14 @@ pub enum ConfigError {
     /// A file's text is wrong.
     #[error("{0}")]
     Invalid(Mistake),
+    /// Keys that are right by themselves do not go together, whichever files they are in.
+    #[error("{key} {message}")]
+    Together {
+        /// One of them.
+        key: &'static str,
+        /// What is wrong and what to do.
+        message: &'static str,
+    },
 }
 
 /// What is wrong in a file. Shown in one line, `FILE:LINE:COLUMN: KEY: MESSAGE`, as compilers do and editors understand.

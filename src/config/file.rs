@@ -42,6 +42,14 @@ struct Storage {
     metadata_size: Option<Bytes>,
     #[serde(deserialize_with = "size")]
     base_size: Option<Bytes>,
+    #[serde(deserialize_with = "absolute_path")]
+    data_device: Option<PathBuf>,
+    #[serde(deserialize_with = "absolute_path")]
+    metadata_device: Option<PathBuf>,
+    #[serde(deserialize_with = "absolute_path")]
+    device: Option<PathBuf>,
+    #[serde(deserialize_with = "pool")]
+    pool: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +110,10 @@ impl Storage {
         replace(&mut storage.data_max_size, self.data_max_size.map(Some));
         replace(&mut storage.metadata_size, self.metadata_size.map(Some));
         replace(&mut storage.base_size, self.base_size);
+        replace(&mut storage.data_device, self.data_device.map(Some));
+        replace(&mut storage.metadata_device, self.metadata_device.map(Some));
+        replace(&mut storage.device, self.device.map(Some));
+        replace(&mut storage.pool, self.pool.map(Some));
     }
 }
 
@@ -152,6 +164,15 @@ fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pa
         return Err(D::Error::custom(format!("'{}' is not an absolute path", path.display())));
     }
     Ok(Some(path))
+}
+
+/// The name of a device-mapper device, as in `/dev/mapper`.
+fn pool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if !(1..=127).contains(&name.len()) || name.contains('/') || name.contains(char::is_whitespace) {
+        return Err(D::Error::custom(format!("'{name}' is no name of a device-mapper device: see 'dmsetup ls'")));
+    }
+    Ok(Some(name))
 }
 
 /// Device-mapper names are at most 127 bytes and udev escapes most punctuation, so the prefix is short and plain.

@@ -51,6 +51,14 @@ pub struct StorageConfig {
     pub metadata_size: Option<Bytes>,
     /// `base-size`: virtual size of the empty file system from which everything descends.
     pub base_size: Bytes,
+    /// `data-device`: block device for the pool's data, with `metadata-device`; `None` is files in `directory`.
+    pub data_device: Option<PathBuf>,
+    /// `metadata-device`: block device for the pool's metadata, with `data-device`.
+    pub metadata_device: Option<PathBuf>,
+    /// `device`: block device that is split into both.
+    pub device: Option<PathBuf>,
+    /// `pool`: an active thin pool that nobody else manages, by its device-mapper name.
+    pub pool: Option<String>,
 }
 
 /// What holds for containers that do not say otherwise.
@@ -107,6 +115,34 @@ impl LogLevel {
     }
 }
 
+impl StorageConfig {
+    /// What no file alone can tell: keys that exclude or need one another.
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, message| Err(ConfigError::Together { key, message });
+        let pair = match (&self.data_device, &self.metadata_device) {
+            (Some(_), None) => return wrong("storage.data-device", "needs storage.metadata-device beside it"),
+            (None, Some(_)) => return wrong("storage.metadata-device", "needs storage.data-device beside it"),
+            (Some(data), Some(metadata)) if data == metadata => {
+                return wrong(
+                    "storage.metadata-device",
+                    "is the data-device too; use storage.device for one that is split",
+                );
+            }
+            (data, _) => data.is_some(),
+        };
+        if self.device.is_some() && pair {
+            return wrong("storage.device", "cannot be used with storage.data-device: leave one of them out");
+        }
+        if self.pool.is_some() && (pair || self.device.is_some()) {
+            return wrong("storage.pool", "cannot be used with a device: leave one of them out");
+        }
+        if self.driver == Some(Driver::Copy) && (pair || self.device.is_some() || self.pool.is_some()) {
+            return wrong("storage.driver", "\"copy\" uses neither devices nor pools: leave these keys out");
+        }
+        Ok(())
+    }
+}
+
 impl Default for StorageConfig {
     fn default() -> Self {
         Self {
@@ -117,6 +153,10 @@ impl Default for StorageConfig {
             data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
+            data_device: None,
+            metadata_device: None,
+            device: None,
+            pool: None,
         }
     }
 }
@@ -167,6 +207,7 @@ impl Config {
             };
             file::parse(&text, &path)?.apply(&mut config);
         }
+        config.storage.check()?;
         Ok(config)
     }
 

@@ -39,6 +39,10 @@ fn every_key_is_read() {
         data-max-size = "1T"
         metadata-size = 134217728
         base-size = "1.5G"
+        data-device = "/dev/vdb2"
+        metadata-device = "/dev/vdb1"
+        device = "/dev/vdc"
+        pool = "my-pool"
         [containers]
         slice = "my-own.slice"
         stop-timeout-sec = 2.5
@@ -61,6 +65,10 @@ fn every_key_is_read() {
                 data_max_size: Some(Bytes(1 << 40)),
                 metadata_size: Some(Bytes(128 << 20)),
                 base_size: Bytes(3 << 29),
+                data_device: Some("/dev/vdb2".into()),
+                metadata_device: Some("/dev/vdb1".into()),
+                device: Some("/dev/vdc".into()),
+                pool: Some("my-pool".into()),
             },
             containers: ContainersConfig {
                 slice: "my-own.slice".into(),
@@ -102,6 +110,8 @@ fn a_bad_value_is_shown_with_its_place_and_its_key() {
         ("[storage]\nbase-size = \"10X\"", 2, 13, "storage.base-size", "such as 512M"),
         ("[storage]\nbase-size = 10", 2, 13, "storage.base-size", "too small"),
         ("[storage]\nbase-size = -1", 2, 13, "storage.base-size", "positive"),
+        ("[storage]\ndevice = \"sdb\"", 2, 10, "storage.device", "absolute"),
+        ("[storage]\npool = \"a/b\"", 2, 8, "storage.pool", "dmsetup"),
         ("[storage]\ndirectory = \"x/y\"", 2, 13, "storage.directory", "absolute"),
         ("[storage]\nprefix = \"My-Pool\"", 2, 10, "storage.prefix", "a-z"),
         ("[containers]\nslice = \"holm\"", 2, 9, "containers.slice", "slice"),
@@ -201,4 +211,34 @@ impl Roots {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
+}
+
+#[test]
+fn keys_that_do_not_go_together_are_named() {
+    let device = || Some(std::path::PathBuf::from("/dev/vdb"));
+    let plain = StorageConfig::default();
+    for (storage, key) in [
+        (StorageConfig { data_device: device(), ..plain.clone() }, "storage.data-device"),
+        (StorageConfig { metadata_device: device(), ..plain.clone() }, "storage.metadata-device"),
+        (
+            StorageConfig { data_device: device(), metadata_device: device(), ..plain.clone() },
+            "storage.metadata-device",
+        ),
+        (
+            StorageConfig {
+                data_device: device(),
+                metadata_device: Some("/dev/vdc".into()),
+                device: device(),
+                ..plain.clone()
+            },
+            "storage.device",
+        ),
+        (StorageConfig { device: device(), pool: Some("own".into()), ..plain.clone() }, "storage.pool"),
+        (StorageConfig { device: device(), driver: Some(Driver::Copy), ..plain.clone() }, "storage.driver"),
+    ] {
+        let error = storage.check().unwrap_err().to_string();
+        assert!(error.starts_with(key), "{error}");
+    }
+    StorageConfig { device: device(), ..plain.clone() }.check().unwrap();
+    plain.check().unwrap();
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::{Config, StorageConfig};
 use crate::model::Driver;
-use crate::storage::thin::ThinConfig;
+use crate::storage::thin::{Store, ThinConfig};
 use crate::storage::{self, DriverChoice, Opened, StorageError};
 
 /// What `--help` prints.
@@ -66,12 +66,23 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageErro
 /// The pool that the configuration wants.
 pub(super) fn thin_config(config: &StorageConfig) -> ThinConfig {
     ThinConfig {
+        store: store(config),
         prefix: config.prefix.clone(),
         data_size: config.data_size,
         data_max_size: config.data_max_size,
         metadata_size: config.metadata_size,
         base_size: config.base_size,
         ..ThinConfig::new(config.directory.join("pool"))
+    }
+}
+
+/// What the pool lies on; which keys go together was checked when they were read.
+fn store(config: &StorageConfig) -> Store {
+    match (&config.data_device, &config.metadata_device, &config.device, &config.pool) {
+        (Some(data), Some(metadata), ..) => Store::Pair { data: data.clone(), metadata: metadata.clone() },
+        (_, _, Some(device), _) => Store::Device(device.clone()),
+        (.., Some(pool)) => Store::Pool(pool.clone()),
+        _ => Store::Files,
     }
 }
 

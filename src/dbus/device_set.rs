@@ -202,6 +202,16 @@ impl DeviceSet {
         Ok(room.job(job).await)
     }
 
+    /// As Trim, of one device, in use or not: how many bytes were given back.
+    #[zbus(out_args("bytes"))]
+    async fn trim_device(&self, id: &str, #[zbus(header)] header: Header<'_>) -> Result<u64> {
+        let id = DeviceId::parse(id)?;
+        let room = self.authorize(&header, "trim", &id).await?;
+        let bytes = room.engine.trim_device(id).await?;
+        room.settled().await;
+        Ok(bytes.0)
+    }
+
     /// Deletes a device of the pool that is on no record, by its number there. For good.
     async fn remove_foreign(&self, thin_id: u32, #[zbus(header)] header: Header<'_>) -> Result<()> {
         let room = self.authorize_upkeep(&header, "remove-foreign").await?;

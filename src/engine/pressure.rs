@@ -13,7 +13,7 @@ use super::table::{Inner, container_device};
 use crate::storage::{Pressure, PressureLevel};
 
 /// What is left of the room at the pace of the last minute; the set speaks once a second.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(2);
 
 /// Looks after the containers' side of the pool's room from now on.
 pub(super) fn watch(inner: &Arc<Inner>) {
@@ -69,17 +69,16 @@ enum Response {
     Nothing,
 }
 
-/// The fastest writer first, as one may do; when nothing is left, everybody who writes. They go on when twice the room
-/// is free below which new devices are refused, so that they do not stop again at once.
+/// The fastest writer first, as one may do; everybody who writes when the end is near. They go on when twice the room is
+/// free below which new devices are refused, so that they do not stop again at once.
 fn decide(pressure: &Pressure) -> Response {
-    let free_below = |part| pressure.free.0 < pressure.total.0 / part;
+    let left = pressure.free.0.saturating_sub(pressure.dirty.0);
     match pressure.level {
         PressureLevel::Full => Response::Hold(usize::MAX),
-        PressureLevel::High if free_below(20) || pressure.time_to_full.is_some_and(|left| left < SOON) => {
-            Response::Hold(1)
-        }
+        PressureLevel::High if pressure.time_to_full.is_some_and(|left| left < SOON) => Response::Hold(usize::MAX),
+        PressureLevel::High if left < pressure.total.0 / 20 => Response::Hold(1),
         PressureLevel::High => Response::Nothing,
-        PressureLevel::Low if free_below(10) => Response::Nothing,
+        PressureLevel::Low if left < pressure.total.0 / 10 => Response::Nothing,
         PressureLevel::Low | PressureLevel::None => Response::Release,
     }
 }
@@ -90,25 +89,25 @@ mod tests {
     use crate::model::Bytes;
 
     fn pressure(level: PressureLevel, free: u64) -> Pressure {
-        let (free, total, growable) = (Bytes(free), Bytes(1000), Bytes(0));
-        Pressure { level, free, total, growable, time_to_full: None, fastest: Vec::new() }
+        let (free, dirty, total, growable) = (Bytes(free), Bytes(10), Bytes(1000), Bytes(0));
+        Pressure { level, free, dirty, total, growable, time_to_full: None, fastest: Vec::new() }
     }
 
     #[test]
     fn one_is_held_before_the_end_and_all_at_it() {
-        assert_eq!(decide(&pressure(PressureLevel::High, 40)), Response::Hold(1));
+        assert_eq!(decide(&pressure(PressureLevel::High, 55)), Response::Hold(1));
         let soon = |seconds| Pressure {
             time_to_full: Some(Duration::from_secs(seconds)),
             ..pressure(PressureLevel::High, 400)
         };
-        assert_eq!((decide(&soon(2)), decide(&soon(30))), (Response::Hold(1), Response::Nothing));
+        assert_eq!((decide(&soon(1)), decide(&soon(30))), (Response::Hold(usize::MAX), Response::Nothing));
         assert_eq!(decide(&pressure(PressureLevel::Full, 0)), Response::Hold(usize::MAX));
     }
 
     #[test]
     fn they_go_on_when_there_is_room_for_a_while() {
-        assert_eq!(decide(&pressure(PressureLevel::Low, 60)), Response::Nothing);
-        assert_eq!(decide(&pressure(PressureLevel::Low, 100)), Response::Release);
+        assert_eq!(decide(&pressure(PressureLevel::Low, 105)), Response::Nothing);
+        assert_eq!(decide(&pressure(PressureLevel::Low, 110)), Response::Release);
         assert_eq!(decide(&pressure(PressureLevel::None, 10)), Response::Release);
     }
 }

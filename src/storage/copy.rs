@@ -256,6 +256,10 @@ impl DeviceSet for CopyDeviceSet {
         Ok(Trimmed::default())
     }
 
+    fn trim_device(&self, id: &DeviceId) -> Result<Bytes, StorageError> {
+        self.shared.table().entry(id).map(|_| Bytes(0))
+    }
+
     /// There is one copy of the truth: the directories.
     fn check(&self) -> Result<Report, StorageError> {
         let devices = u32::try_from(self.shared.table().devices.len()).unwrap_or(u32::MAX);

@@ -104,9 +104,13 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// error of the host's file system (no room) everything is as before.
     fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError>;
 
-    /// Gives what the file systems of devices in use do not need any more back to the pool (`FITRIM`). The room stays
-    /// the pool's: its files do not become smaller, so that the pool is always full before the host is.
+    /// Gives what the file systems of devices in use do not need any more back to the pool (`FITRIM`), and on to the
+    /// host, as far as no other device shares it. The pool's files keep their length and get holes; of those the set
+    /// takes back what it needs before the host is full.
     fn trim(&self) -> Result<Trimmed, StorageError>;
+
+    /// As [`trim`](Self::trim), of one device, in use or not; how many bytes its file system gave back.
+    fn trim_device(&self, id: &DeviceId) -> Result<Bytes, StorageError>;
 
     /// Compares the copies of the truth: the pool's metadata, the journal, and the labels on the devices. Changes
     /// nothing; looks at every device, so takes some ms for each.

@@ -200,7 +200,7 @@ fn on_a_full_pool_that_cannot_grow_everything_answers_and_a_removal_frees_the_re
 }
 
 #[test]
-fn a_trim_gives_room_back_to_the_pool_and_none_to_the_host() {
+fn a_trim_and_a_removal_give_room_back_to_the_pool_and_to_the_host() {
     let Some(rig) = Rig::new() else { return };
     let set = small(&rig, 256 * MIB, 256 * MIB);
     add(&set, "c", "base");
@@ -213,6 +213,13 @@ fn a_trim_gives_room_back_to_the_pool_and_none_to_the_host() {
     let trimmed = set.trim().unwrap();
     assert!(trimmed.failed.is_empty() && trimmed.devices >= 1, "{trimmed:?}");
     eventually("the room is free", || used() + 50 * MIB < before);
-    let data = fs::metadata(rig.directory.path().join("data")).unwrap();
-    assert!(data.blocks() * 512 >= data.len(), "what was reserved stays reserved");
+    let allocated = || fs::metadata(rig.directory.path().join("data")).unwrap().blocks() * 512;
+    eventually("the file has a hole", || allocated() + 50 * MIB < 256 * MIB);
+    assert_eq!(fs::metadata(rig.directory.path().join("data")).unwrap().len(), 256 * MIB);
+    fill(held.mount(), 64 * MIB, 8).unwrap();
+    assert!(holds(held.mount(), 64 * MIB, 8));
+    let before = allocated();
+    drop(held);
+    remove_for_good(&set, "c");
+    eventually("the removed device's room is the host's", || allocated() + 50 * MIB < before);
 }

@@ -45,7 +45,7 @@ _holmctl_with_names() {
             [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} =~ ^(inspect|rm|tag)$ ]] &&
                 names=$(holmctl image list --no-legend 2>/dev/null | cut -d ' ' -f 1) ;;
         device)
-            [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} =~ ^(rm|mount|umount|grow)$ ]] &&
+            [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} =~ ^(rm|mount|umount|grow|trim)$ ]] &&
                 names=$(holmctl device list --no-legend 2>/dev/null | cut -d ' ' -f 1) ;;
     esac
     COMPREPLY+=($(compgen -W "$names" -- "$current"))
@@ -56,7 +56,7 @@ complete -F _holmctl_with_names -o nosort -o bashdefault -o default holmctl
 const FISH: &str = r#"
 complete -c holmctl -n "__fish_seen_subcommand_from start stop restart kill freeze thaw rm rename status show exec shell attach logs wait stats; and not __fish_seen_subcommand_from image device" -f -a "(holmctl list --all --no-legend 2>/dev/null | string split -f 1 ' ')"
 complete -c holmctl -n "__fish_seen_subcommand_from run create inspect tag; or __fish_seen_subcommand_from image; and __fish_seen_subcommand_from rm" -f -a "(holmctl image list --no-legend 2>/dev/null | string split -f 1 ' ')"
-complete -c holmctl -n "__fish_seen_subcommand_from device; and __fish_seen_subcommand_from rm mount umount grow" -f -a "(holmctl device list --no-legend 2>/dev/null | string split -f 1 ' ')"
+complete -c holmctl -n "__fish_seen_subcommand_from device; and __fish_seen_subcommand_from rm mount umount grow trim" -f -a "(holmctl device list --no-legend 2>/dev/null | string split -f 1 ' ')"
 "#;
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ fn found(run: &Run) -> State {
     match run.record.stopping {
         // Killed again if need be: whether it was is not known.
         true => State::Stopping { forced: false, next: Next::Rest },
-        false if run.handles.cgroup.is_frozen() => State::Frozen,
+        // One that is held may not stand still yet: it waits for the pool.
+        false if run.record.held || run.handles.cgroup.is_frozen() => State::Frozen,
         false => State::Running,
     }
 }

@@ -205,6 +205,7 @@ mod tests {
         Pressure {
             level,
             free: Bytes(100 << 20),
+            dirty: Bytes(0),
             total: Bytes(1 << 30),
             growable: Bytes(0),
             time_to_full: Some(Duration::from_secs(90)),

@@ -137,6 +137,12 @@ impl Engine {
         self.change(move |devices| Ok(devices.resize_device(&id, size)?.size)).await
     }
 
+    /// Gives back what the file system of a device does not need, in use or not; how much that was.
+    pub async fn trim_device(&self, id: DeviceId) -> Result<Bytes, EngineError> {
+        self.inner.check_open()?;
+        self.change(move |devices| Ok(devices.trim_device(&id)?)).await
+    }
+
     /// Bytes that are each device's own, which is what its removal gives back.
     pub async fn measure_devices(&self) -> Result<BTreeMap<DeviceId, Bytes>, EngineError> {
         let inner = Arc::clone(&self.inner);

@@ -44,7 +44,9 @@ pub(super) fn check_not_own(id: &DeviceId) -> Result<(), DeviceError> {
 /// The refusal.
 pub(super) fn reserved(id: &DeviceId, own: Own) -> DeviceError {
     let (what, advice) = match own {
-        Own::Base => ("the tree that every other descends from", "add a device of your own on it"),
+        Own::Base => {
+            ("the tree that every other descends from", "add a device of your own on it, or mount it read-only")
+        }
         Own::Layer => ("a layer of an image", "use 'holmctl image', or mount it read-only"),
         Own::Container => ("the root of a container", "use 'holmctl rm' and its like, or mount it read-only"),
         Own::Snapshot => ("a snapshot of a container", "use 'holmctl snapshot', or mount it read-only"),

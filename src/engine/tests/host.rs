@@ -302,6 +302,10 @@ impl DeviceSet for Faulty {
         self.set.trim()
     }
 
+    fn trim_device(&self, id: &DeviceId) -> Result<Bytes, StorageError> {
+        self.set.trim_device(id)
+    }
+
     fn check(&self) -> Result<Report, StorageError> {
         self.set.check()
     }

@@ -1,5 +1,6 @@
 //! The engine's true policy, with fakes at the bottom: no root, no systemd, no device-mapper.
 
+mod devices;
 mod failures;
 mod host;
 mod life;

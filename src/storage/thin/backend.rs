@@ -40,14 +40,17 @@ pub(super) trait Pool {
     /// Makes a part of the pool `to` bytes large, with all its room reserved on the host. ENOSPC when the host has
     /// none. Nothing changes on an error, but that room may stay reserved for the next try.
     fn extend(&self, part: Part, to: Bytes) -> io::Result<()>;
-    /// The file system that the pool's files are on.
-    fn host(&self) -> io::Result<Host>;
+    /// What there is for a part of the pool to grow: the file system of its files, or the rest of its block device.
+    fn host(&self, part: Part) -> io::Result<Host>;
+    /// Takes room of the host for everything that discards gave back to it. ENOSPC when it has less; what it has is
+    /// taken then.
+    fn reserve(&self) -> io::Result<()>;
     /// An upper bound of what the page cache has not written yet.
     fn dirty(&self) -> Bytes;
     /// What the administrator should know about how this host is set up.
     fn warnings(&self) -> Vec<String>;
-    /// Deactivates the pool as soon as no device of it is active.
-    fn deactivate(&self) -> io::Result<()>;
+    /// Deactivates the pool as soon as no device of it is active; false when it is not ours to deactivate.
+    fn deactivate(&self) -> io::Result<bool>;
 }
 
 /// Device-mapper nodes, by name.
@@ -95,6 +98,8 @@ pub(super) trait Files {
     fn peek(&self, node: &Node) -> io::Result<OwnedFd>;
     /// Writes `size` bytes to the bare node, onto the disk: `head`, and then something.
     fn fill(&self, node: &Node, head: &[u8], size: Bytes) -> io::Result<()>;
+    /// Gives all blocks of a bare node back that only its device maps. Nothing is on it afterwards.
+    fn discard(&self, node: &Node) -> io::Result<()>;
     /// Gives blocks that the file system does not use back to the pool; how many bytes.
     fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes>;
     /// Makes the file system on a node that nobody has open `size` large, mostly smaller; what is behind it is given
@@ -120,6 +125,10 @@ pub(super) struct Host {
     pub(super) free: Bytes,
     /// All bytes.
     pub(super) total: Bytes,
+    /// Bytes of the pool's data that discards gave back to it: it must have them when the pool wants them again.
+    pub(super) holes: Bytes,
+    /// Whether others take of it too.
+    pub(super) shared: bool,
 }
 
 /// A node to be made.
@@ -169,6 +178,8 @@ pub(super) struct Numbers {
     pub(super) needs_check: bool,
     /// Whether somebody reserved a snapshot of its metadata.
     pub(super) held: bool,
+    /// Whether discards go on to the data, so that the host gets room back.
+    pub(super) passes_discards: bool,
 }
 
 /// What the pool can do.
@@ -190,7 +201,9 @@ impl Numbers {
         if matches!(line.trim(), "Fail" | "Error") {
             let none = (0, 0);
             let mode = Mode::Failed;
-            return Some(Self { transaction: 0, metadata: none, data: none, mode, needs_check: true, held: false });
+            let (needs_check, passes_discards) = (true, false);
+            let (transaction, metadata, data, held) = (0, none, none, false);
+            return Some(Self { transaction, metadata, data, mode, needs_check, held, passes_discards });
         }
         let words: Vec<&str> = line.split_whitespace().collect();
         let [transaction, metadata, data, held, mode, rest @ ..] = words.as_slice() else { return None };
@@ -206,6 +219,7 @@ impl Numbers {
             },
             needs_check: rest.contains(&"needs_check"),
             held: *held != "-",
+            passes_discards: rest.contains(&"discard_passdown"),
         })
     }
 }
@@ -225,10 +239,12 @@ mod tests {
         let numbers = Numbers::parse(line).unwrap();
         assert_eq!((numbers.transaction, numbers.metadata, numbers.data), (998, (1648, 16384), (12, 8192)));
         assert_eq!((numbers.mode, numbers.needs_check, numbers.held), (Mode::Write, false, false));
+        assert!(numbers.passes_discards);
 
         let line = "1 2/3 4/5 77 ro ignore_discard error_if_no_space needs_check 1024";
         let numbers = Numbers::parse(line).unwrap();
         assert_eq!((numbers.mode, numbers.needs_check, numbers.held), (Mode::ReadOnly, true, true));
+        assert!(!numbers.passes_discards);
         assert_eq!(Numbers::parse("Fail").unwrap().mode, Mode::Failed);
         assert_eq!(Numbers::parse("1 2/3 4/5 - out_of_data_space no_discard_passdown").unwrap().mode, Mode::OutOfData);
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::backend::Backend;
+use super::backend::{Backend, Mode, Numbers};
 use super::check::is_of_another_pool;
 use super::duplicate::Written;
 use super::journal::Journal;
@@ -16,6 +16,7 @@ use super::metadata::Listing;
 use super::names::{Names, Role};
 use super::recovery::{self, Action, Mismatch, Plan};
 use super::scribe::News;
+use super::space;
 use super::state::{Device, Op, Phase, State};
 use crate::model::{Bytes, DeviceId};
 use crate::storage::{BASE, Removal, StorageError};
@@ -351,6 +352,9 @@ impl Core {
         }
         // The number may be somebody else's by now, when the pool lost our device.
         let foreign = self.table().foreign.contains(&thin);
+        if !foreign && self.is_worth_discarding(&device) && !self.discard(&device) {
+            return Ok(false);
+        }
         if !foreign
             && let Err(error) = self.backend.delete(thin)
             && error.raw_os_error() != Some(libc::ENODATA)
@@ -362,6 +366,29 @@ impl Core {
         drop(held);
         lock(&self.slots).remove(&thin);
         Ok(true)
+    }
+
+    fn is_worth_discarding(&self, device: &Device) -> bool {
+        let passes = |numbers: Numbers| numbers.passes_discards && numbers.mode == Mode::Write;
+        if !self.numbers().is_ok_and(passes) {
+            return false;
+        }
+        let listing = self.backend.glance().unwrap_or_default();
+        let bytes = |thin: &u32| {
+            listing.get(thin).map_or(0, |details| details.mapped_blocks).saturating_mul(self.settings.block_size.0)
+        };
+        let (mapped, shared) = (bytes(&device.thin), device.base.as_ref().map_or(0, |(_, thin)| bytes(thin)));
+        space::is_worth_discarding(Bytes(mapped.saturating_sub(shared)), Bytes(mapped))
+    }
+
+    /// Gives the room of a device that is to be deleted back to the host; false while its node does not go. The slot is
+    /// locked.
+    fn discard(&self, device: &Device) -> bool {
+        let discarded = self.activate(device).map(|node| self.backend.discard(&node));
+        if let Ok(Err(error)) = discarded {
+            tracing::debug!(%error, device.thin, "cannot discard a device before it is deleted, ignoring");
+        }
+        self.deactivate(device)
     }
 
     fn removable(&self, thin: u32) -> Option<Device> {

@@ -74,13 +74,14 @@ impl Core {
         if numbers.needs_check || numbers.mode == Mode::Failed {
             return Ok(None);
         }
-        let (room, host) = (self.room(numbers), self.host()?);
+        let room = self.room(numbers);
         if room.metadata.free() < room.metadata.mark
-            && let Some(to) = space::next_metadata(&room.metadata, host)
+            && let Some(to) = space::next_metadata(&room.metadata, self.host(Part::Metadata)?)
         {
             return Ok(Some((Part::Metadata, to)));
         }
         let wanted = room.data.free() < room.data.mark && numbers.mode != Mode::ReadOnly;
+        let host = self.host(Part::Data)?;
         let to = wanted.then(|| space::next_data(&room.data, host, self.settings.data_max, self.settings.block_size));
         Ok(to.flatten().map(|to| (Part::Data, to)))
     }
@@ -146,6 +147,13 @@ impl Core {
     }
 
     fn tend_to(&self, now: Instant, numbers: &Numbers) -> Result<Duration, StorageError> {
+        let host = self.host(Part::Data)?;
+        if space::unbacked(host).0 > 0
+            && let Err(error) = self.backend.reserve()
+        {
+            // What is still missing counts as used.
+            tracing::debug!(%error, "the host has less room than the pool gave back to it");
+        }
         let numbers = if self.next_step(numbers)?.is_some() {
             // A device that is being suspended just now may wait for room, and the growth would wait for the device:
             // deleting needs neither.
@@ -176,25 +184,30 @@ impl Core {
             }
             _ => {}
         }
-        Ok(if pressure.level > PressureLevel::None { PRESSED } else { USUAL })
+        let hurry = pressure.level > PressureLevel::None || space::is_getting_short(host);
+        Ok(if hurry { PRESSED } else { USUAL })
     }
 
     fn pressure(&self, numbers: &Numbers, room: &Room) -> Result<Pressure, StorageError> {
         let data = room.data;
-        let growable = space::growable(&data, self.host()?, self.settings.data_max);
+        let growable = space::growable(&data, self.host(Part::Data)?, self.settings.data_max);
         let block = self.settings.block_size;
-        let time_to_full = time_to_full(data.free().0 + growable.0, lock(&self.keep.meter).total(), block);
-        let grows = space::next_data(&data, self.host()?, self.settings.data_max, block).is_some();
+        // The page cache may hold that much for the pool already. All of it may be another file system's, so it counts
+        // only up to a part.
+        let dirty = Bytes(self.backend.dirty().0.min(data.total.0 / 10));
+        let left = Bytes(data.free().0.saturating_sub(dirty.0));
+        let time_to_full = time_to_full(left.0 + growable.0, lock(&self.keep.meter).total(), block);
+        let grows = space::next_data(&data, self.host(Part::Data)?, self.settings.data_max, block).is_some();
         let level = match numbers.mode {
             Mode::OutOfData => PressureLevel::Full,
             Mode::Write if grows || data.free() >= data.mark => PressureLevel::None,
             // Without metadata nothing can even be deleted.
             Mode::ReadOnly | Mode::Failed => PressureLevel::High,
-            _ if data.free() < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
+            _ if left < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
             _ => PressureLevel::Low,
         };
         let fastest = self.growth();
-        Ok(Pressure { level, free: data.free(), total: data.total, growable, time_to_full, fastest })
+        Ok(Pressure { level, free: data.free(), dirty, total: data.total, growable, time_to_full, fastest })
     }
 
     /// Tells who listens when the level changes, and again and again while something should be done.
@@ -236,8 +249,8 @@ impl Core {
         growth
     }
 
-    fn host(&self) -> Result<Host, StorageError> {
-        self.backend.host().map_err(|source| self.settings.failed("measure the host of", source))
+    fn host(&self, part: Part) -> Result<Host, StorageError> {
+        self.backend.host(part).map_err(|source| self.settings.failed("measure the host of", source))
     }
 
     /// Trims what is in use now; what is not cannot have changed since.
@@ -261,7 +274,8 @@ impl Core {
         Ok(trimmed)
     }
 
-    fn trim_device(self: &Arc<Self>, id: &DeviceId) -> Result<Bytes, StorageError> {
+    /// Trims one device; how many bytes its file system gave back.
+    pub(super) fn trim_device(self: &Arc<Self>, id: &DeviceId) -> Result<Bytes, StorageError> {
         let mount = self.mount(id, crate::storage::Access::ReadOnly)?;
         let failed = |source| StorageError::Io { op: "trim", path: format!("device {id}").into(), source };
         self.backend.trim(mount.mount()).map_err(failed)

@@ -16,12 +16,13 @@ use super::backend::{Files, Host, Node, Nodes, Numbers, Part, Pool, Spec};
 use super::core::lock;
 use super::metadata::{self, Listing, MetadataError, Superblock};
 use super::names::Names;
+use super::store::Parts;
 use super::{ext4, growth, mappings, users};
 use crate::model::Bytes;
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
 use crate::sys::uevent::Uevents;
-use crate::sys::{dm, fstrim};
+use crate::sys::{block, dm, fstrim};
 
 /// An active pool.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub(super) struct Kernel {
     /// page cache, as these reads do.
     pub(super) metadata: (PathBuf, File),
     pub(super) block_size: Bytes,
-    /// The file that holds the data.
-    pub(super) data: (PathBuf, File),
+    /// What it lies on.
+    pub(super) parts: Parts,
     /// Read by whoever needs the pool running for a moment, written while it is stopped to be made larger: no device
     /// can be activated then (thin_ctr in dm-thin.c answers EINVAL).
     pub(super) running: RwLock<()>,
@@ -103,11 +104,20 @@ impl Control {
 
     /// Makes a node with a table of one target and lets it run. Nothing is left after an error.
     pub(super) fn create(&self, name: &str, uuid: &str, sectors: u64, target: (&str, &str)) -> io::Result<DeviceInfo> {
+        self.create_from(name, uuid, &[(0, sectors, target.0.to_owned(), target.1.to_owned())])
+    }
+
+    /// As [`create`](Self::create), with a table of several targets: first sector, sectors, type, parameters.
+    pub(super) fn create_from(
+        &self,
+        name: &str,
+        uuid: &str,
+        table: &[(u64, u64, String, String)],
+    ) -> io::Result<DeviceInfo> {
         let options = DmOptions::default();
         let uuid = DmUuid::new(uuid).map_err(os_error)?;
         let info = self.0.device_create(dm_name(name)?, Some(uuid), options).map_err(os_error)?;
-        let table = [(0, sectors, target.0.to_owned(), target.1.to_owned())];
-        let loaded = self.0.table_load(&DevId::Name(dm_name(name)?), &table, options).map_err(os_error);
+        let loaded = self.0.table_load(&DevId::Name(dm_name(name)?), table, options).map_err(os_error);
         if let Err(error) = loaded.and_then(|_| dm::resume(self.0.file(), name)) {
             if let Err(error) = dm::remove(self.0.file(), name, dm::Remove::AtLastClose) {
                 tracing::debug!(%error, name, "cannot remove a device that could not be activated");
@@ -119,8 +129,12 @@ impl Control {
 
     /// Puts another table of one target in the place of the live one. I/O that waits goes to the new one.
     pub(super) fn replace(&self, name: &str, sectors: u64, target: (&str, &str)) -> io::Result<()> {
-        let table = [(0, sectors, target.0.to_owned(), target.1.to_owned())];
-        self.0.table_load(&DevId::Name(dm_name(name)?), &table, DmOptions::default()).map_err(os_error)?;
+        self.replace_with(name, &[(0, sectors, target.0.to_owned(), target.1.to_owned())])
+    }
+
+    /// As [`replace`](Self::replace), with a table of several targets.
+    pub(super) fn replace_with(&self, name: &str, table: &[(u64, u64, String, String)]) -> io::Result<()> {
+        self.0.table_load(&DevId::Name(dm_name(name)?), table, DmOptions::default()).map_err(os_error)?;
         // It may have been stopped with the old table or the new one: running is better in either case.
         dm::replace_table(self.0.file(), name).inspect_err(|_| drop(dm::resume(self.0.file(), name)))
     }
@@ -224,8 +238,15 @@ impl Pool for Kernel {
         growth::extend(self, part, to)
     }
 
-    fn host(&self) -> io::Result<Host> {
-        growth::host(&self.data.1)
+    fn host(&self, part: Part) -> io::Result<Host> {
+        growth::host(self, part)
+    }
+
+    fn reserve(&self) -> io::Result<()> {
+        match &self.parts {
+            Parts::Files { data } => growth::reserve(data),
+            Parts::Pair { .. } | Parts::Split(_) | Parts::Given => Ok(()),
+        }
     }
 
     fn dirty(&self) -> Bytes {
@@ -236,8 +257,11 @@ impl Pool for Kernel {
         growth::warnings()
     }
 
-    fn deactivate(&self) -> io::Result<()> {
-        self.control.remove(&self.pool)
+    fn deactivate(&self) -> io::Result<bool> {
+        if matches!(self.parts, Parts::Given) {
+            return Ok(false);
+        }
+        self.control.remove(&self.pool).map(|()| true)
     }
 }
 
@@ -420,6 +444,16 @@ impl Files for Kernel {
         file.sync_all()
     }
 
+    fn discard(&self, node: &Node) -> io::Result<()> {
+        let file = File::options().write(true).open(path_of(node))?;
+        let size = block::size(&file)?;
+        // In steps, so that nothing waits long for the pool's metadata.
+        for start in (0..size).step_by(DISCARD_STEP) {
+            block::discard(&file, start, (size - start).min(DISCARD_STEP as u64))?;
+        }
+        Ok(())
+    }
+
     fn trim(&self, mount: BorrowedFd<'_>) -> io::Result<Bytes> {
         // The pool gives back whole blocks only.
         fstrim::trim(top_of(mount)?, self.block_size.0).map(Bytes)
@@ -444,6 +478,8 @@ fn top_of(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(mount, c".", flags, Mode::empty())?)
 }
+
+const DISCARD_STEP: usize = 1 << 30;
 
 fn dm_name(name: &str) -> io::Result<&DmName> {
     DmName::new(name).map_err(os_error)

@@ -27,10 +27,31 @@ pub(super) trait Blocks {
 
 impl Blocks for File {
     fn read(&self, number: u64) -> io::Result<[u8; BLOCK]> {
-        let mut block = [0; BLOCK];
+        let mut block = Block::zeroed();
         let offset = number.checked_mul(BLOCK as u64).ok_or(io::ErrorKind::InvalidData)?;
-        self.read_exact_at(&mut block, offset)?;
-        Ok(block)
+        self.read_exact_at(block.bytes_mut(), offset)?;
+        Ok(block.0)
+    }
+}
+
+/// A block at an address that open(2) wants for `O_DIRECT`.
+#[repr(align(4096))]
+pub(super) struct Block([u8; BLOCK]);
+
+impl Block {
+    /// All zeros.
+    pub(super) fn zeroed() -> Self {
+        Self([0; BLOCK])
+    }
+
+    /// What is in it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// To be written to.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
 //! | `backend` | what is needed from below; `kernel`, `growth`, `ext4` and `setup` are the real one |
+//! | `store`, `layout` | pools on block devices; one that is split |
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
 //! somebody else changed the pool; the device is made, and the kernel stamps it with that id; a done record follows.
@@ -39,6 +40,7 @@ mod journal;
 mod keeper;
 mod kernel;
 mod label;
+mod layout;
 mod lease;
 mod mappings;
 mod metadata;
@@ -54,6 +56,7 @@ mod setup;
 mod space;
 mod state;
 mod still;
+mod store;
 mod users;
 
 #[cfg(test)]
@@ -61,7 +64,7 @@ pub(super) mod model;
 #[cfg(test)]
 mod tests;
 
-pub use self::salvage::salvage;
+pub use self::salvage::{adopt, salvage};
 pub(super) use self::setup::available;
 #[cfg(test)]
 pub(super) use self::tests::over;
@@ -92,6 +95,8 @@ use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus}
 pub struct ThinConfig {
     /// Directory of the loop files and the journal; made when missing.
     pub directory: PathBuf,
+    /// What the pool lies on.
+    pub store: Store,
     /// What every device-mapper name starts with: 1 to 32 of a-z, 0-9 and `_`.
     pub prefix: String,
     /// Size of the data at first; it grows by itself. 2 GiB when absent, or 40 % of the file system's free space if that
@@ -113,6 +118,7 @@ impl ThinConfig {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            store: Store::Files,
             prefix: "holm".to_owned(),
             data_size: None,
             data_max_size: None,
@@ -121,6 +127,26 @@ impl ThinConfig {
             block_size: Bytes(64 * Bytes::KIB),
         }
     }
+}
+
+/// What a pool lies on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Store {
+    /// Two files in the directory, in loop devices; they grow with the room of their file system.
+    #[default]
+    Files,
+    /// Two block devices. Where one becomes larger the pool grows.
+    Pair {
+        /// For the data.
+        data: PathBuf,
+        /// For the metadata.
+        metadata: PathBuf,
+    },
+    /// One block device, which is split: metadata at its head, data behind it, and further pieces of both.
+    Device(PathBuf),
+    /// An active thin pool that nobody else manages, by its device-mapper name. Its owner activates it, and makes it
+    /// larger.
+    Pool(String),
 }
 
 /// The driver. Dropping it leaves pool and devices as they are, for the next daemon; [`DeviceSet::close`] does not.
@@ -150,7 +176,7 @@ impl ThinDeviceSet {
         let depth = if state.clean { Depth::Quick } else { Depth::Full };
         let kernel = setup::activate(config, names.clone(), depth)?;
         let settings = Settings {
-            pool_name: names.name(Role::Pool),
+            pool_name: kernel.pool.clone(),
             block_size: kernel.block_size(),
             base_size: config.base_size,
             data_max: config.data_max_size,
@@ -244,6 +270,11 @@ impl DeviceSet for ThinDeviceSet {
         self.core.trim()
     }
 
+    fn trim_device(&self, id: &DeviceId) -> Result<Bytes, StorageError> {
+        hidden::check(id)?;
+        self.core.trim_device(id)
+    }
+
     fn check(&self) -> Result<Report, StorageError> {
         self.core.examine()
     }
@@ -284,7 +315,8 @@ impl DeviceSet for ThinDeviceSet {
         let idle = self.core.deactivate_all()?;
         self.core.stop()?;
         if idle {
-            self.core.backend.deactivate().map_err(|source| self.core.settings.failed("deactivate", source))?;
+            let deactivated = self.core.backend.deactivate();
+            deactivated.map_err(|source| self.core.settings.failed("deactivate", source))?;
             self.core.note_clean()?;
         }
         Ok(())
@@ -333,9 +365,10 @@ impl Core {
 
     /// The names of the pool's active devices.
     pub(super) fn active_names(&self) -> Result<BTreeSet<String>, StorageError> {
-        let pool = self.names.name(Role::Pool);
         let mut names = self.backend.names().map_err(|source| self.settings.failed("list the devices of", source))?;
-        names.remove(&pool);
+        for role in [Role::Pool, Role::Data, Role::Metadata] {
+            names.remove(&self.names.name(role));
+        }
         Ok(names)
     }
 }

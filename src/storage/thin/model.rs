@@ -78,6 +78,8 @@ struct Inner {
     nodes: BTreeMap<String, ModelNode>,
     serial: u32,
     numbers: Numbers,
+    /// Blocks that devices map, where it is not the usual.
+    mapped: BTreeMap<u32, u64>,
     /// None of it is free, so the pool does not grow unless a test says otherwise.
     host: Host,
 }
@@ -111,9 +113,18 @@ impl Model {
             mode: Mode::Write,
             needs_check: false,
             held: false,
+            passes_discards: true,
         };
-        let host = Host { free: Bytes(0), total: Bytes(100 << 30) };
-        let inner = Inner { transaction: 0, thins: BTreeMap::new(), nodes: BTreeMap::new(), serial: 0, numbers, host };
+        let host = Host { free: Bytes(0), total: Bytes(100 << 30), holes: Bytes(0), shared: true };
+        let inner = Inner {
+            transaction: 0,
+            thins: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            serial: 0,
+            numbers,
+            mapped: BTreeMap::new(),
+            host,
+        };
         Self {
             crash: Crash::new(),
             inner: Arc::new(Mutex::new(inner)),
@@ -185,6 +196,10 @@ impl Tamper<'_> {
 
     pub(super) fn host(&mut self) -> &mut Host {
         &mut self.0.host
+    }
+
+    pub(super) fn map(&mut self, thin: u32, blocks: u64) {
+        self.0.mapped.insert(thin, blocks);
     }
 
     pub(super) fn transaction(&mut self) -> &mut u64 {
@@ -318,8 +333,11 @@ impl Pool for Model {
     }
 
     fn listing(&self) -> Result<Listing, StorageError> {
-        let details = |thin: &Thin| Details { stamp: thin.stamp, mapped_blocks: 16 };
-        self.look(|inner| Ok(inner.thins.iter().map(|(thin, device)| (*thin, details(device))).collect()))
+        let details = |inner: &Inner, number: &u32, thin: &Thin| {
+            let mapped_blocks = inner.mapped.get(number).copied().unwrap_or(16);
+            Details { stamp: thin.stamp, mapped_blocks }
+        };
+        self.look(|inner| Ok(inner.thins.iter().map(|(thin, device)| (*thin, details(inner, thin, device))).collect()))
             .map_err(|source| StorageError::DeviceMapper { op: "list", device: "model".into(), source })
     }
 
@@ -350,8 +368,17 @@ impl Pool for Model {
         })
     }
 
-    fn host(&self) -> io::Result<Host> {
+    fn host(&self, _part: Part) -> io::Result<Host> {
         self.look(|inner| Ok(inner.host))
+    }
+
+    fn reserve(&self) -> io::Result<()> {
+        self.act(|inner| {
+            let taken = inner.host.holes.0.min(inner.host.free.0);
+            inner.host.holes.0 -= taken;
+            inner.host.free.0 -= taken;
+            if inner.host.holes.0 > 0 { errno(libc::ENOSPC) } else { Ok(()) }
+        })
     }
 
     fn dirty(&self) -> Bytes {
@@ -362,8 +389,8 @@ impl Pool for Model {
         Vec::new()
     }
 
-    fn deactivate(&self) -> io::Result<()> {
-        self.act(|inner| if inner.nodes.is_empty() { Ok(()) } else { errno(libc::EBUSY) })
+    fn deactivate(&self) -> io::Result<bool> {
+        self.act(|inner| if inner.nodes.is_empty() { Ok(true) } else { errno(libc::EBUSY) })
     }
 }
 
@@ -512,6 +539,18 @@ impl Files for Model {
             fs::write(inner.nodes[&node.name].content.join("raw"), head)?;
             inner.numbers.data.0 += size.0 >> 16;
             Ok(())
+        })
+    }
+
+    fn discard(&self, node: &Node) -> io::Result<()> {
+        self.act(|inner| {
+            let entry = &inner.nodes[&node.name];
+            let (thin, content) = (entry.thin, entry.content.clone());
+            let blocks = inner.mapped.insert(thin, 0).unwrap_or(16);
+            inner.host.holes.0 += blocks << 16;
+            inner.host.free.0 += blocks << 16;
+            fs::remove_dir_all(&content)?;
+            fs::create_dir(content)
         })
     }
 

@@ -3,6 +3,7 @@
 //! | what | name | UUID |
 //! |---|---|---|
 //! | pool | `<prefix>-pool` | `HOLM-<pool uuid>-pool` |
+//! | parts of a split block device | `<prefix>-data`, `<prefix>-metadata` | `HOLM-<pool uuid>-data`, `…-metadata` |
 //! | device | `<prefix>-<hash of the device id>-<thin id>` | `HOLM-<pool uuid>-<thin id>-<stamp>` |
 //! | device on no record | `<prefix>-foreign-<thin id>` | the same |
 //!
@@ -22,6 +23,10 @@ pub(super) enum Role<'a> {
     Pool,
     /// A device: its id, its number in the pool, and the pool's transaction id when it was made.
     Device(&'a DeviceId, u32, u64),
+    /// The data of a pool on one block device.
+    Data,
+    /// Its metadata.
+    Metadata,
     /// A device on no record: its number and stamp.
     Foreign(u32, u64),
 }
@@ -48,6 +53,8 @@ impl Names {
     pub(super) fn name(&self, role: Role<'_>) -> String {
         match role {
             Role::Pool => format!("{}-pool", self.prefix),
+            Role::Data => format!("{}-data", self.prefix),
+            Role::Metadata => format!("{}-metadata", self.prefix),
             Role::Device(id, thin, _) => format!("{}-{}-{thin}", self.prefix, short_hash(id)),
             Role::Foreign(thin, _) => format!("{}-foreign-{thin}", self.prefix),
         }
@@ -57,6 +64,8 @@ impl Names {
     pub(super) fn uuid(&self, role: Role<'_>) -> String {
         match role {
             Role::Pool => format!("{MARK}-{}-pool", self.pool),
+            Role::Data => format!("{MARK}-{}-data", self.pool),
+            Role::Metadata => format!("{MARK}-{}-metadata", self.pool),
             Role::Device(_, thin, stamp) | Role::Foreign(thin, stamp) => format!("{MARK}-{}-{thin}-{stamp}", self.pool),
         }
     }
@@ -70,7 +79,7 @@ impl Names {
     pub(super) fn owns(&self, uuid: &str) -> bool {
         uuid.strip_prefix(MARK)
             .and_then(|rest| rest.strip_prefix('-')?.strip_prefix(self.pool.as_str())?.strip_prefix('-'))
-            .is_some_and(|rest| rest != "pool")
+            .is_some_and(|rest| !matches!(rest, "pool" | "data" | "metadata"))
     }
 
     /// What every name of this pool starts with.
@@ -121,7 +130,9 @@ mod tests {
         let names = Names::new("holm", POOL).unwrap();
         let id = DeviceId::parse("base").unwrap();
         assert!(names.owns(&names.uuid(Role::Device(&id, 0, 1))));
-        assert!(!names.owns(&names.uuid(Role::Pool)));
+        for role in [Role::Pool, Role::Data, Role::Metadata] {
+            assert!(!names.owns(&names.uuid(role)));
+        }
         let other = Names::new("holm", "other").unwrap();
         assert!(!names.owns(&other.uuid(Role::Device(&id, 0, 1))));
         assert!(!names.owns("LVM-abc"));

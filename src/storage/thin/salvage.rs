@@ -9,7 +9,6 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use super::ThinConfig;
 use super::backend::{Backend, Spec};
 use super::check::{Replay, foreign, is_own, look_at_foreign};
 use super::health::Depth;
@@ -21,6 +20,8 @@ use super::names::{Names, Role};
 use super::recovery;
 use super::setup;
 use super::state::{Device, Op, Phase, State};
+use super::store::{self, Claim};
+use super::{Store, ThinConfig};
 use super::{duplicate, hidden};
 use crate::model::{Bytes, DeviceId};
 use crate::storage::{BASE, Finding, Report, Source, StorageError, lock_directory};
@@ -48,7 +49,7 @@ pub fn salvage(config: &ThinConfig) -> Result<Report, StorageError> {
     };
     let known = match &old {
         Some(state) => Some(state.uuid.clone()),
-        None => active_pool(config)?,
+        None => active_pool(config)?.or(store::uuid_of(config)?),
     };
     // Nodes need a UUID, also those of a pool whose own is not known yet.
     let uuid = known.clone().map_or_else(setup::random_uuid, Ok)?;
@@ -63,6 +64,30 @@ pub fn salvage(config: &ThinConfig) -> Result<Report, StorageError> {
     }
     Journal::begin(Box::new(log()?)).checkpoint(&rebuilt.state)?;
     Ok(rebuilt.report)
+}
+
+/// Takes block devices or a pool over that are not known to be ours; no daemon may be running in `config.directory`, and
+/// there must be no journal in it. Where there is a pool, its devices are taken over as [`salvage`] does it: those with a
+/// label of ours under their names, others are listed and left alone. Anything else that is there is given up: the device
+/// holds an empty pool afterwards. Never when it is in use. Nothing to do for a pool in files.
+pub fn adopt(config: &ThinConfig) -> Result<Report, StorageError> {
+    let refused = |advice: String| Err(StorageError::NotSupported { what: "adopting", advice });
+    if config.store == Store::Files {
+        return refused("configure storage.device, storage.data-device or storage.pool first".to_owned());
+    }
+    let lock = lock_directory(&config.directory)?;
+    let path = config.directory.join("journal");
+    if path.exists() {
+        return refused(format!("{} belongs to a pool already: configure another directory", path.display()));
+    }
+    setup::available()?;
+    if store::holds_pool(config)? {
+        drop(lock);
+        return salvage(config);
+    }
+    let log = FileLog::new(&config.directory).map_err(|source| StorageError::Io { op: "open", path, source })?;
+    store::prepare(config, &mut Journal::begin(Box::new(log)), None, Claim::Forced)?;
+    Ok(Report::default())
 }
 
 /// The UUID of the pool if it is active, as of our prefix.
@@ -83,11 +108,8 @@ fn leave(backend: &dyn Backend, names: &Names) -> Result<(), StorageError> {
             backend.remove(&node.name)?;
             backend.wait_gone(&node.name, GOING)?;
         }
-        if nodes()?.is_empty() {
-            backend.deactivate()?;
-            if !backend.wait_gone(&pool, GOING)? {
-                return Err(io::ErrorKind::ResourceBusy.into());
-            }
+        if nodes()?.is_empty() && backend.deactivate()? && !backend.wait_gone(&pool, GOING)? {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
         Ok(())
     })();

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 
-use super::ThinConfig;
 use super::backend::{Mode, Numbers};
 use super::health::{self, Depth};
 use super::journal::Journal;
@@ -21,6 +20,8 @@ use super::metadata::{self, Superblock};
 use super::names::{Names, Role};
 use super::space::{self, MAX_METADATA};
 use super::state::State;
+use super::store::{self, Claim, Parts};
+use super::{Store, ThinConfig};
 use crate::model::Bytes;
 use crate::storage::StorageError;
 use crate::sys::loopdev::{self, Io, LoopDevice};
@@ -32,6 +33,9 @@ pub(super) fn prepare_files(
     state: Option<State>,
 ) -> Result<State, StorageError> {
     check_block_size(config.block_size)?;
+    if config.store != Store::Files {
+        return store::prepare(config, journal, state, Claim::IfEmpty);
+    }
     let metadata = Paths::of(config).metadata;
     let used = match File::open(&metadata) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -64,27 +68,32 @@ pub(super) fn prepare_files(
 /// Activates the pool after a check of its metadata, or adopts it if it is active already.
 pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Result<Kernel, StorageError> {
     available()?;
-    let name = names.name(Role::Pool);
+    let name = pool_name(config, &names);
     let failed = |op| {
         let device = name.clone();
         move |source| StorageError::DeviceMapper { op, device, source }
     };
     let control = Control::open().map_err(failed("open the control device for"))?;
-    let files = OpenFiles::open(config)?;
-    let superblock = || Superblock::read(&files.metadata, 0).ok();
+    let members = Members::open(config, &names, &control)?;
+    let superblock = || Superblock::read(members.metadata().1, 0).ok();
     let block_size = superblock().map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
     let fresh = || {
         // Read now: a pool that goes leaves its last word in it.
         if let Some(superblock) = &superblock() {
-            health::check(&files.paths.metadata, superblock, depth)?;
+            health::check(members.metadata().0, superblock, depth)?;
         }
-        create(&control, &name, &names, block_size, &files)
+        create(&control, &name, &names, block_size, &members)
     };
     let info = match control.info(&name).map_err(failed("look at"))? {
         Some(info) if info.flags().contains(devicemapper::DmFlags::DM_ACTIVE_PRESENT) => {
-            let info = adopt(&control, &name, &names, info, &files)?;
-            // Metadata that met an error can only be checked while the pool is not active.
-            if info.open_count() == 0 && must_be_checked(&control, &name).map_err(failed("ask the status of"))? {
+            let info = adopt(&control, &name, &names, info, &members)?;
+            // Metadata that met an error can only be checked while the pool is not active. A pool that was given to us is
+            // not ours to take down.
+            let ours = !matches!(config.store, Store::Pool(_));
+            if ours
+                && info.open_count() == 0
+                && must_be_checked(&control, &name).map_err(failed("ask the status of"))?
+            {
                 control.remove(&name).map_err(failed("deactivate"))?;
                 fresh()?
             } else {
@@ -99,14 +108,14 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
         None => fresh()?,
     };
     let device = number(info.device());
-    let (metadata, data) = ((files.paths.metadata, files.metadata), (files.paths.data, files.data));
+    let (metadata, parts) = members.into_parts();
     Ok(Kernel {
         control,
         names,
         pool: name,
         device,
         metadata,
-        data,
+        parts,
         block_size,
         running: RwLock::default(),
         held: Mutex::default(),
@@ -116,6 +125,14 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
 fn must_be_checked(control: &Control, name: &str) -> io::Result<bool> {
     let status = control.status(name)?.and_then(|(_, line)| Numbers::parse(&line));
     Ok(status.is_some_and(|numbers| numbers.needs_check || numbers.mode == Mode::Failed))
+}
+
+/// The pool's node.
+fn pool_name(config: &ThinConfig, names: &Names) -> String {
+    match &config.store {
+        Store::Pool(name) => name.clone(),
+        Store::Files | Store::Pair { .. } | Store::Device(_) => names.name(Role::Pool),
+    }
 }
 
 /// Whether the kernel has what is needed, after loading its modules if it can.
@@ -160,22 +177,13 @@ fn create(
     name: &str,
     names: &Names,
     block_size: Bytes,
-    files: &OpenFiles,
+    members: &Members,
 ) -> Result<devicemapper::DeviceInfo, StorageError> {
     let failed = |op| move |source| StorageError::DeviceMapper { op, device: name.to_owned(), source };
-    // Held until the table holds them.
-    let metadata = files.attach(&files.metadata, Io::Buffered)?;
-    let data = files.attach(&files.data, Io::Direct)?;
-    let length = files.data.metadata().map_err(failed("measure the data of"))?.len();
+    let Attached { metadata, data, length, loops: _held_until_the_table_holds_them } = members.attach(name)?;
     let sectors = length / block_size.0 * block_size.sectors();
     let low_water = space::data_mark(Bytes(length)).0 / block_size.0;
-    // Discards stop at the pool: punched holes in the file would be room that the host may give to somebody else.
-    let params = format!(
-        "{} {} {} {low_water} 1 no_discard_passdown",
-        device_number(&metadata).map_err(failed("attach the metadata of"))?,
-        device_number(&data).map_err(failed("attach the data of"))?,
-        block_size.sectors(),
-    );
+    let params = format!("{} {} {} {low_water} 0", metadata, data, block_size.sectors(),);
     let target = ("thin-pool", params.as_str());
     control.create(name, &names.uuid(Role::Pool), sectors, target).map_err(failed("activate"))
 }
@@ -186,9 +194,12 @@ fn adopt(
     name: &str,
     names: &Names,
     info: devicemapper::DeviceInfo,
-    files: &OpenFiles,
+    members: &Members,
 ) -> Result<devicemapper::DeviceInfo, StorageError> {
     let failed = |op| move |source| StorageError::DeviceMapper { op, device: name.to_owned(), source };
+    if matches!(members, Members::Blocks(opened) if matches!(opened.parts, Parts::Given)) {
+        return Ok(info);
+    }
     let foreign = || StorageError::PoolState {
         pool: name.to_owned(),
         state: "of somebody else",
@@ -198,14 +209,8 @@ fn adopt(
         return Err(foreign());
     }
     let (target, params) = control.table(name).map_err(failed("read the table of"))?.ok_or_else(foreign)?;
-    let mut words = params.split(' ');
-    for file in [&files.metadata, &files.data] {
-        let minor = words.next().and_then(|device| device.strip_prefix("7:")?.parse().ok()).ok_or_else(foreign)?;
-        let backing = loopdev::backing_of(minor).map_err(failed("look below"))?;
-        let meta = file.metadata().map_err(failed("look below"))?;
-        if target != "thin-pool" || backing != Some((meta.dev(), meta.ino())) {
-            return Err(foreign());
-        }
+    if target != "thin-pool" || !members.are_below(&params).map_err(failed("look below"))? {
+        return Err(foreign());
     }
     // The last daemon may have asked for its removal at last close, or died while it was suspended.
     control.keep(name).map_err(failed("keep"))?;
@@ -213,6 +218,83 @@ fn adopt(
         control.resume(name).map_err(failed("resume"))?;
     }
     Ok(info)
+}
+
+/// What the pool lies on, open.
+enum Members {
+    Files(OpenFiles),
+    Blocks(store::Opened),
+}
+
+/// Devices for the pool's table.
+struct Attached {
+    metadata: String,
+    data: String,
+    /// Bytes of data.
+    length: u64,
+    loops: Vec<LoopDevice>,
+}
+
+impl Members {
+    fn open(config: &ThinConfig, names: &Names, control: &Control) -> Result<Self, StorageError> {
+        match config.store {
+            Store::Files => OpenFiles::open(config).map(Self::Files),
+            _ => store::open_store(config, names, control).map(Self::Blocks),
+        }
+    }
+
+    fn metadata(&self) -> (&Path, &File) {
+        match self {
+            Self::Files(files) => (&files.paths.metadata, &files.metadata),
+            Self::Blocks(opened) => (&opened.metadata.0, &opened.metadata.1),
+        }
+    }
+
+    fn attach(&self, name: &str) -> Result<Attached, StorageError> {
+        let failed = |op| move |source| StorageError::DeviceMapper { op, device: name.to_owned(), source };
+        match self {
+            Self::Files(files) => {
+                let loops = [files.attach(&files.metadata, Io::Buffered)?, files.attach(&files.data, Io::Direct)?];
+                Ok(Attached {
+                    metadata: device_number(&loops[0]).map_err(failed("attach the metadata of"))?,
+                    data: device_number(&loops[1]).map_err(failed("attach the data of"))?,
+                    length: files.data.metadata().map_err(failed("measure the data of"))?.len(),
+                    loops: loops.into(),
+                })
+            }
+            Self::Blocks(opened) => {
+                let gone = || failed("find")(io::ErrorKind::NotFound.into());
+                let (metadata, data) = opened.numbers.clone().ok_or_else(gone)?;
+                Ok(Attached { metadata, data, length: opened.length, loops: Vec::new() })
+            }
+        }
+    }
+
+    /// Whether a pool with these parameters lies on them.
+    fn are_below(&self, params: &str) -> io::Result<bool> {
+        let mut words = params.split(' ');
+        let (metadata, data) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        match self {
+            Self::Files(files) => Ok(is_behind(&files.metadata, metadata)? && is_behind(&files.data, data)?),
+            Self::Blocks(opened) => {
+                Ok(opened.numbers.as_ref().is_some_and(|numbers| (&*numbers.0, &*numbers.1) == (metadata, data)))
+            }
+        }
+    }
+
+    fn into_parts(self) -> ((PathBuf, File), Parts) {
+        match self {
+            Self::Files(files) => ((files.paths.metadata, files.metadata), Parts::Files { data: files.data }),
+            Self::Blocks(opened) => (opened.metadata, opened.parts),
+        }
+    }
+}
+
+/// Whether `device` is a loop device of `file`.
+fn is_behind(file: &File, device: &str) -> io::Result<bool> {
+    let Some(number) = device.strip_prefix("7:").and_then(|minor| minor.parse().ok()) else { return Ok(false) };
+    let meta = file.metadata()?;
+    Ok(loopdev::backing_of(number)? == Some((meta.dev(), meta.ino())))
 }
 
 struct Paths {
@@ -309,16 +391,12 @@ fn make_file(path: &Path, size: Bytes) -> Result<(), StorageError> {
     }
 }
 
-/// A pool of an older version passes discards on, which punches holes into the file: reserve what came loose. Without it the host's file system could be full
-/// before the pool is; that is a smaller margin of safety and no reason not to start.
+/// The metadata must never want for room. Of the data the keeper takes back what discards gave away, when it must.
 fn reserve_again(config: &ThinConfig) -> Result<(), StorageError> {
     let files = OpenFiles::open(config)?;
-    for (file, path) in [(&files.metadata, &files.paths.metadata), (&files.data, &files.paths.data)] {
-        let failed = |source| StorageError::Io { op: "measure", path: path.clone(), source };
-        let length = file.metadata().map_err(failed)?.len();
-        if let Err(error) = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
-            tracing::debug!(%error, path = %path.display(), "cannot reserve all room of a file of the pool, ignoring");
-        }
+    if let Err(error) = super::growth::reserve(&files.metadata) {
+        let path = files.paths.metadata.display();
+        tracing::debug!(%error, %path, "cannot reserve all room of a file of the pool, ignoring");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //!              nothing is done         grow          refuse new devices, always let delete
 //! ```
 
-use super::backend::{Host, Mode, Numbers};
+use super::backend::{Host, Mode, Numbers, Part};
 use super::core::Core;
 use super::hidden;
 use super::metadata::BLOCK;
@@ -65,8 +65,10 @@ impl Core {
         self.backend.numbers().map_err(|source| self.settings.failed("ask the status of", source))
     }
 
+    /// What cannot be asked of the host is not held against it.
     pub(super) fn room(&self, numbers: &Numbers) -> Room {
-        Room::of(numbers, self.settings.block_size)
+        let unbacked = self.backend.host(Part::Data).map_or(Bytes(0), unbacked);
+        Room::of(numbers, unbacked, self.settings.block_size)
     }
 }
 
@@ -82,6 +84,8 @@ pub(super) struct Room {
 pub(super) struct Space {
     pub(super) used: Bytes,
     pub(super) total: Bytes,
+    /// Of what is not used: this the host could not give now.
+    pub(super) unbacked: Bytes,
     /// Less free than this: the pool should grow.
     pub(super) mark: Bytes,
     /// Less free than this: nobody is let in.
@@ -89,7 +93,7 @@ pub(super) struct Space {
 }
 
 impl Room {
-    pub(super) fn of(numbers: &Numbers, block: Bytes) -> Self {
+    pub(super) fn of(numbers: &Numbers, unbacked: Bytes, block: Bytes) -> Self {
         let data = Bytes(numbers.data.1.saturating_mul(block.0));
         let metadata = Bytes(numbers.metadata.1.saturating_mul(BLOCK as u64));
         Self {
@@ -97,6 +101,7 @@ impl Room {
             data: Space {
                 used: Bytes(numbers.data.0.saturating_mul(block.0)),
                 total: data,
+                unbacked,
                 mark: data_mark(data),
                 reserve: Bytes(data.0 / 20),
             },
@@ -105,6 +110,7 @@ impl Room {
             metadata: Space {
                 used: Bytes(numbers.metadata.0.saturating_mul(BLOCK as u64)),
                 total: metadata,
+                unbacked: Bytes(0),
                 mark: Bytes((metadata.0 / 2).min(128 * Bytes::MIB)),
                 reserve: Bytes((metadata.0 / 4).min(32 * Bytes::MIB)),
             },
@@ -119,7 +125,7 @@ impl Room {
 
 impl Space {
     pub(super) fn free(self) -> Bytes {
-        Bytes(self.total.0.saturating_sub(self.used.0))
+        Bytes(self.total.0.saturating_sub(self.used.0).saturating_sub(self.unbacked.0))
     }
 
     fn admit(self, what: &'static str) -> Result<(), StorageError> {
@@ -151,15 +157,32 @@ pub(super) fn next_metadata(metadata: &Space, host: Host) -> Option<Bytes> {
     (total > metadata.total.0).then_some(Bytes(total))
 }
 
-/// By how much the data may still grow by itself.
+/// By how much the data may still grow by itself. What was given back to the host is the pool's before that.
 pub(super) fn growable(data: &Space, host: Host, limit: Option<Bytes>) -> Bytes {
-    let room = host.free.0.saturating_sub(kept(host).0);
+    let room = host.free.0.saturating_sub(kept(host).0).saturating_sub(host.holes.0);
     Bytes(limit.map_or(room, |limit| room.min(limit.0.saturating_sub(data.total.0))))
 }
 
-/// What is left free for the rest of the host: a tenth of the file system, from 1 to 50 GiB.
+/// Which part of what discards gave back to the host it could not give now without touching what is kept for others.
+/// While this is 0 every block of the pool has its room, taken or promised; else it is taken at once.
+pub(super) fn unbacked(host: Host) -> Bytes {
+    Bytes(host.holes.0.saturating_sub(host.free.0.saturating_sub(kept(host).0)))
+}
+
+/// Whether the host is so near to that that it should be watched.
+pub(super) fn is_getting_short(host: Host) -> bool {
+    host.holes.0 > 0 && host.free.0 < host.holes.0.saturating_add(2 * kept(host).0)
+}
+
+/// Whether a device that is to be deleted is discarded first, which alone gives room back to the host: when it has enough
+/// of its own to be worth it, and not so much in all that other deletions would wait for long.
+pub(super) fn is_worth_discarding(own: Bytes, mapped: Bytes) -> bool {
+    own.0 >= 8 * Bytes::MIB && mapped.0 <= 8 * Bytes::GIB
+}
+
+/// What is left free for others, if there are any: a tenth of the file system, from 1 to 50 GiB.
 pub(super) fn kept(host: Host) -> Bytes {
-    Bytes((host.total.0 / 10).clamp(Bytes::GIB, 50 * Bytes::GIB))
+    if host.shared { Bytes((host.total.0 / 10).clamp(Bytes::GIB, 50 * Bytes::GIB)) } else { Bytes(0) }
 }
 
 /// The kernel uses no more: 33292800 sectors, thin-provisioning.rst.
@@ -185,17 +208,18 @@ mod tests {
     const BLOCK: Bytes = Bytes(64 << 10);
 
     fn numbers(mode: Mode, used: u64, total: u64) -> Numbers {
-        let metadata = (400, 4096);
-        Numbers { transaction: 1, metadata, data: (used, total), mode, needs_check: false, held: false }
+        let (metadata, data) = ((400, 4096), (used, total));
+        let (needs_check, held, passes_discards) = (false, false, true);
+        Numbers { transaction: 1, metadata, data, mode, needs_check, held, passes_discards }
     }
 
     fn host(free: u64, total: u64) -> Host {
-        Host { free: Bytes(free), total: Bytes(total) }
+        Host { free: Bytes(free), total: Bytes(total), holes: Bytes(0), shared: true }
     }
 
     #[test]
     fn every_state_is_told() {
-        let said = |numbers: Numbers, read_only| state(&numbers, &Room::of(&numbers, BLOCK), read_only);
+        let said = |numbers: Numbers, read_only| state(&numbers, &Room::of(&numbers, Bytes(0), BLOCK), read_only);
         assert_eq!(said(numbers(Mode::Write, 0, 1000), false), PoolState::Ok);
         assert_eq!(said(numbers(Mode::Write, 951, 1000), false), PoolState::LowData);
         assert_eq!(
@@ -211,7 +235,7 @@ mod tests {
 
     #[test]
     fn data_grows_by_steps_up_to_the_limit_and_leaves_the_host_its_part() {
-        let data = |total: u64| Room::of(&numbers(Mode::Write, 0, total / BLOCK.0), BLOCK).data;
+        let data = |total: u64| Room::of(&numbers(Mode::Write, 0, total / BLOCK.0), Bytes(0), BLOCK).data;
         let gib = Bytes::GIB;
         let roomy = host(500 * gib, 1000 * gib);
         assert_eq!(next_data(&data(2 * gib), roomy, None, BLOCK), Some(Bytes(3 * gib)));
@@ -229,8 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_back_is_free_only_as_far_as_the_host_still_has_it() {
+        let gib = Bytes::GIB;
+        let with_holes = |free, holes| Host { holes: Bytes(holes), ..host(free, 100 * gib) };
+        // 10 GiB are kept for others.
+        for (free, holes, expected) in [(50, 5, 0), (15, 5, 0), (14, 5, 1), (10, 5, 5), (3, 5, 5), (3, 0, 0)] {
+            assert_eq!(unbacked(with_holes(free * gib, holes * gib)), Bytes(expected * gib), "{free} {holes}");
+        }
+        assert!(is_getting_short(with_holes(24 * gib, 5 * gib)) && !is_getting_short(with_holes(26 * gib, 5 * gib)));
+        assert!(!is_getting_short(with_holes(0, 0)));
+        let data = Room::of(&numbers(Mode::Write, 0, 8 * gib / BLOCK.0), Bytes(3 * gib), BLOCK).data;
+        assert_eq!(data.free(), Bytes(5 * gib));
+        assert_eq!(growable(&data, with_holes(20 * gib, 4 * gib), None), Bytes(6 * gib));
+    }
+
+    #[test]
     fn metadata_doubles_until_the_kernels_limit() {
-        let metadata = |total: u64| Space { used: Bytes(0), total: Bytes(total), mark: Bytes(0), reserve: Bytes(0) };
+        let zero = Bytes(0);
+        let metadata =
+            |total: u64| Space { used: zero, total: Bytes(total), unbacked: zero, mark: zero, reserve: zero };
         let roomy = host(500 << 30, 1000 << 30);
         assert_eq!(next_metadata(&metadata(16 << 20), roomy), Some(Bytes(32 << 20)));
         assert_eq!(next_metadata(&metadata(MAX_METADATA & !((1 << 20) - 1)), roomy), None);

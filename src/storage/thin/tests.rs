@@ -785,6 +785,68 @@ fn what_is_a_devices_own_is_told_for_those_that_are_shown() {
     assert_eq!(exclusive[&id("a")], Bytes(256 << 10));
 }
 
+#[test]
+fn a_device_with_much_of_its_own_is_discarded_before_it_is_deleted() {
+    let (model, core, foreign) = stage();
+    let thin = core.find(&id("b"), &[Phase::Ready]).unwrap().thin;
+    model.tamper(|pool| pool.map(thin, 1000));
+    delete(&core, "b").unwrap();
+    assert_eq!(model.tamper(|pool| pool.host().holes), Bytes(1000 << 16));
+    check(&model, &core, &foreign);
+    let thin = core.find(&id("a"), &[Phase::Ready]).unwrap().thin;
+    model.tamper(|pool| {
+        pool.map(thin, 1000);
+        pool.numbers().passes_discards = false;
+    });
+    delete(&core, "a").unwrap();
+    assert_eq!(model.tamper(|pool| pool.host().holes), Bytes(1000 << 16), "a pool of former times keeps it");
+}
+
+#[test]
+fn a_discard_before_a_deletion_may_crash_anywhere() {
+    for steps in 0.. {
+        let (model, core, foreign) = stage();
+        let thin = core.find(&id("b"), &[Phase::Ready]).unwrap().thin;
+        model.tamper(|pool| pool.map(thin, 1000));
+        model.crash.after(steps);
+        let done = core.remove(&id("b")).is_ok();
+        core.tidy();
+        let crashed = model.crash.happened();
+        drop(core);
+        model.reboot(Death::PowerCut(0));
+        let core = open(&model).unwrap();
+        core.tidy();
+        check(&model, &core, &foreign);
+        if ready(&core).contains("b") {
+            assert!(!done);
+            assert_eq!(text(&core, "b"), "b", "it is whole as long as it is there");
+        }
+        if !crashed {
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_was_given_back_is_taken_again_when_the_host_gets_short() {
+    let (model, core, _) = stage();
+    let gib = Bytes::GIB;
+    let host = |free: u64, holes: u64| {
+        model.tamper(|pool| (pool.host().free, pool.host().holes) = (Bytes(free), Bytes(holes)));
+    };
+    host(50 * gib, 300 << 20);
+    core.tend(Instant::now());
+    assert_eq!(model.tamper(|pool| pool.host().holes), Bytes(300 << 20), "there is enough for all");
+    host(10 * gib + (299 << 20), 300 << 20);
+    assert_eq!(core.tend(Instant::now()), Duration::from_secs(1));
+    assert_eq!(model.tamper(|pool| pool.host().holes), Bytes(0));
+    // Somebody was faster: new devices are refused as if the pool were full.
+    host(0, 490 << 20);
+    core.tend(Instant::now());
+    assert!(matches!(core.add(&id("x"), &id("a"), &options(false)), Err(StorageError::PoolFull { .. })));
+    assert_eq!(core.status().unwrap().state, PoolState::LowData);
+}
+
 /// A step of a random sequence; numbers pick devices.
 #[derive(Debug, Clone)]
 enum Random {

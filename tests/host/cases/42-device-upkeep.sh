@@ -56,6 +56,10 @@ used=$(number DataUsed)
 assert_match "$(holmctl device trim 2>/dev/null)" "^[0-9.]+[KMG] given back, [1-9][0-9]* devices in use.$" "device trim"
 [ "$(number DataUsed)" -lt "$used" ] || fail "nothing came back: $used before, $(number DataUsed) after"
 
+assert_match "$(holmctl device trim web mine)" "^web: [0-9.]+[BKMG] given back.
+mine: [0-9.]+[BKMG] given back.$" "device trim of some"
+refused 125 "no device" holmctl device trim nobody
+
 # All is well, and nothing changes by looking.
 assert_match "$(holmctl device check 2>/dev/null)" "^[0-9]+ devices looked at, all is well.$" "device check"
 json holmctl device check

@@ -2,12 +2,12 @@
 
 use zbus::Variant;
 
-use super::upkeep;
+use super::{container, upkeep};
 use crate::cli::Outcome;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::client::{Client, Options};
-use crate::model::{Bytes, ContainerName, ErrorCode};
+use crate::model::Bytes;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,17 +33,10 @@ pub(super) async fn run(args: Args) -> Outcome {
     Ok(Status::SUCCESS)
 }
 
-/// A container goes before a device of the same name: its device has another.
 async fn grow_one(client: &Client, name: &str, size: Bytes) -> Result<(), CliError> {
-    if ContainerName::parse(name).is_ok() {
-        match client.container(name).await {
-            Ok(container) => {
-                let resources = Options::from([("Size", Variant::from(size.0))]);
-                return Ok(container.set_resources(&resources).await?);
-            }
-            Err(error) if error.is(ErrorCode::NoSuchContainer) => {}
-            Err(error) => return Err(error.into()),
-        }
+    if let Some(container) = container(client, name).await? {
+        let resources = Options::from([("Size", Variant::from(size.0))]);
+        return Ok(container.set_resources(&resources).await?);
     }
     client.devices().await?.resize_device(name, size.0).await?;
     Ok(())

@@ -17,7 +17,8 @@ use zbus::OwnedObjectPath;
 use crate::cli::Outcome;
 use crate::cli::error::CliError;
 use crate::cli::progress::Progress;
-use crate::client::{Client, DeviceSetProxy, Goal, Jobs};
+use crate::client::{Client, ContainerProxy, DeviceSetProxy, Goal, Jobs};
+use crate::model::{ContainerName, ErrorCode};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -30,7 +31,7 @@ pub(crate) enum Verb {
     /// Compare what pool, journal and devices say
     Check(check::Args),
     /// Give back to the pool what file systems in use do not need
-    Trim,
+    Trim(trim::Args),
     /// Add a device of your own, as a snapshot of another
     Add(add::Args),
     /// Remove devices of your own, or one that is on no record
@@ -49,12 +50,31 @@ pub(crate) async fn run(verb: Verb) -> Outcome {
         Verb::Status(args) => status::run(args).await,
         Verb::Grow(args) => grow::run(args).await,
         Verb::Check(args) => check::run(args).await,
-        Verb::Trim => trim::run().await,
+        Verb::Trim(args) => trim::run(args).await,
         Verb::Add(args) => add::run(args).await,
         Verb::Rm(args) => rm::run(args).await,
         Verb::Mount(args) => mount::run(args).await,
         Verb::Umount(args) => umount::run(args).await,
         Verb::Salvage(args) => salvage::run(args),
+    }
+}
+
+/// The device that somebody means: the root of the container with this name, or the device with this id.
+async fn device_of(client: &Client, name: &str) -> Result<String, CliError> {
+    let Some(container) = container(client, name).await? else { return Ok(name.to_owned()) };
+    let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
+    Ok(format!("container:{}", known.text("Id")))
+}
+
+/// The container with this name, if there is one. It goes before a device of the same id: its own has another.
+async fn container(client: &Client, name: &str) -> Result<Option<ContainerProxy<'static>>, CliError> {
+    if ContainerName::parse(name).is_err() {
+        return Ok(None);
+    }
+    match client.container(name).await {
+        Ok(container) => Ok(Some(container)),
+        Err(error) if error.is(ErrorCode::NoSuchContainer) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
