@@ -482,7 +482,7 @@ impl Core {
             )),
             Some(Stop::Mismatch(Mismatch::AnotherPool)) => Err(state(
                 "another pool",
-                "its base device has another pool's label: the files 'metadata' and 'data' were exchanged; put the right ones back",
+                "its base device is not that of this journal: 'metadata' or 'data' was exchanged; put the right file back",
             )),
             Some(Stop::Mismatch(Mismatch::BaseLost)) => Err(state(
                 "without its base device",
