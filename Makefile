@@ -44,6 +44,10 @@ check: deps-build ## format, lints, unit tests: no root
 bench: build ## the benchmarks beside the peers, in one boot of the test host
 	@$(host)/bench/bench
 
+.PHONY: torture
+torture: build ## N power cuts (200) of test hosts in a storm of work, all that was acknowledged looked after each: make torture N=50 SEED=7
+	@N='$(N)' SEED='$(SEED)' GUESTS='$(GUESTS)' $(host)/torture/torture
+
 .PHONY: vm
 vm: vm-ready ## a root shell in the test host, with Holm installed and running
 	@$(call with_status,$(host)/vm shell)
@@ -85,6 +89,7 @@ install: ## into DESTDIR, below PREFIX (/usr)
 	$(call put,644,packaging/man/*.5,$(PREFIX)/share/man/man5)
 	$(call put,644,packaging/man/*.1,$(PREFIX)/share/man/man1)
 	$(call put,644,packaging/completions/*.bash,$(PREFIX)/share/bash-completion/completions)
+	$(call put,644,packaging/*.catalog,$(PREFIX)/lib/systemd/catalog)
 	$(if $(wildcard packaging/holm.toml),test -e '$(DESTDIR)$(SYSCONFDIR)/holm/holm.toml' || install -D -m 644 packaging/holm.toml '$(DESTDIR)$(SYSCONFDIR)/holm/holm.toml')
 
 .PHONY: deb

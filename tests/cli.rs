@@ -59,6 +59,26 @@ fn wrong_usage_is_one_line_and_125() {
 }
 
 #[test]
+fn a_devices_verbs_need_what_they_work_on() {
+    for line in [
+        &["grow"][..],
+        &["grow", "web"],
+        &["grow", "web", "lots"],
+        &["grow", "web", "1G", "--data", "1G"],
+        &["rm"],
+        &["rm", "mine", "--foreign", "3"],
+        &["rm", "--foreign", "mine"],
+        &["add", "a/b"],
+        &["mount", "mine"],
+    ] {
+        let line: Vec<_> = std::iter::once("device").chain(line.iter().copied()).collect();
+        let (status, output, error) = run(&mut holmctl(&line));
+        assert_eq!((status, output.as_str()), (125, ""), "{line:?}");
+        assert!(error.lines().count() == 1 && error.contains("see 'holmctl device "), "{line:?}: {error}");
+    }
+}
+
+#[test]
 fn help_and_version_are_success() {
     assert_eq!(run(&mut holmctl(&["--version"])).1, concat!("holmctl ", env!("CARGO_PKG_VERSION"), "\n"));
     let (status, output, _) = run(&mut holmctl(&["--help"]));

@@ -232,7 +232,7 @@ fn parse_mount(text: &str) -> Result<BindMount, String> {
 }
 
 /// CPUs as µs of CPU time per second of wall-clock time.
-fn parse_cpus(text: &str) -> Result<Usec, String> {
+pub(crate) fn parse_cpus(text: &str) -> Result<Usec, String> {
     match parse_seconds(text) {
         Ok(0) | Err(_) => Err("write a number of CPUs above 0, such as 1.5".into()),
         cpus => cpus,

@@ -63,6 +63,14 @@ enum Verb {
     Rm(rm::Args),
     /// Rename a container
     Rename(rename::Args),
+    /// Change what containers may use, at once and for good
+    Update(update::Args),
+    /// Make, list or remove snapshots of a container
+    Snapshot(snapshot::Args),
+    /// Bring a container that does not run back to a snapshot
+    Rollback(rollback::Args),
+    /// Make a container of another, as it is now or was at a snapshot
+    Clone(clone::Args),
     /// List containers
     List(list::Args),
     /// Show how containers are
@@ -135,6 +143,10 @@ async fn dispatch(verb: Verb) -> Outcome {
         Verb::Thaw(args) => thaw::run(args).await,
         Verb::Rm(args) => rm::run(args).await,
         Verb::Rename(args) => rename::run(args).await,
+        Verb::Update(args) => update::run(args).await,
+        Verb::Snapshot(args) => snapshot::run(args).await,
+        Verb::Rollback(args) => rollback::run(args).await,
+        Verb::Clone(args) => clone::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Status(args) => status::run(args).await,
         Verb::Show(args) => show::run(args).await,

@@ -22,6 +22,11 @@ pub(crate) struct ListArgs {
 }
 
 impl ListArgs {
+    /// Whether anything was said of how to list.
+    pub(crate) fn is_set(self) -> bool {
+        self.json || self.no_legend
+    }
+
     /// Whether JSON was asked for.
     pub(crate) fn json(self) -> bool {
         self.json
@@ -161,6 +166,11 @@ pub(crate) fn since_argument(moment: Usec) -> String {
 /// A moment in local time; `None` for 0, which is "never".
 pub(crate) fn moment_text(moment: Usec) -> Option<String> {
     if moment == 0 { None } else { localtime::format(i64::try_from(moment / 1_000_000).ok()?) }
+}
+
+/// A name made of a moment, in local time.
+pub(crate) fn stamp(moment: Usec) -> Option<String> {
+    localtime::stamp(i64::try_from(moment / 1_000_000).ok()?)
 }
 
 /// A length of time with its two largest units, as systemd writes it.

@@ -19,9 +19,7 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(what: String) -> Self {
         let on_terminal = io::stderr().is_terminal();
-        if !on_terminal {
-            show(&format!("{what}\n"));
-        }
+        show(&if on_terminal { format!("\r{what} …\x1b[K") } else { format!("{what}\n") });
         Self { what, on_terminal, began: Instant::now(), said: (!on_terminal).then(Instant::now) }
     }
 
@@ -41,7 +39,7 @@ impl Progress {
 
     /// Takes the bar away.
     pub(crate) fn finish(self) {
-        if self.on_terminal && self.said.is_some() {
+        if self.on_terminal {
             show("\r\x1b[K");
         }
     }

@@ -6,7 +6,7 @@ use zbus::OwnedObjectPath;
 
 use super::value::Properties;
 use super::{Client, ClientError, Rule, Signal, Signals};
-use crate::model::ErrorCode;
+use crate::model::{ErrorCode, Usec};
 
 /// How far a job is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +52,7 @@ pub struct Jobs {
     removed: HashSet<OwnedObjectPath>,
     progress: HashMap<OwnedObjectPath, JobProgress>,
     subjects: HashMap<OwnedObjectPath, String>,
+    frozen: HashMap<OwnedObjectPath, Usec>,
     interrupted: bool,
 }
 
@@ -67,6 +68,7 @@ impl Jobs {
             removed: HashSet::new(),
             progress: HashMap::new(),
             subjects: HashMap::new(),
+            frozen: HashMap::new(),
             interrupted: false,
         })
     }
@@ -120,17 +122,26 @@ impl Jobs {
         Ok(self.subjects.remove(job))
     }
 
+    /// How long a running container was held still for a job that has ended; `None` when none was.
+    pub fn frozen(&mut self, job: &OwnedObjectPath) -> Option<Usec> {
+        self.frozen.remove(job)
+    }
+
     /// Takes one signal; gives back a job's progress if that is what it was.
     async fn step(&mut self) -> Result<Option<(OwnedObjectPath, JobProgress)>, ClientError> {
         match self.next().await? {
-            Signal::Changed { path, values, .. } => match job_end(&values) {
-                Some(end) => drop(self.ended.insert(path, end)),
-                None => {
-                    let progress = self.progress.entry(path.clone()).or_default();
-                    progress.update(&values);
-                    return Ok(Some((path, *progress)));
+            Signal::Changed { path, values, .. } => {
+                if values.get("FrozenUSec").is_some() {
+                    self.frozen.insert(path.clone(), values.number("FrozenUSec"));
                 }
-            },
+                if let Some(end) = job_end(&values) {
+                    self.ended.insert(path, end);
+                    return Ok(None);
+                }
+                let progress = self.progress.entry(path.clone()).or_default();
+                progress.update(&values);
+                return Ok(Some((path, *progress)));
+            }
             Signal::Listed { member, path, .. } if member == "ContainerRemoved" => drop(self.removed.insert(path)),
             Signal::JobRemoved { path, subject, .. } => drop(self.subjects.insert(path, subject)),
             Signal::DaemonGone => self.interrupted = true,

@@ -25,7 +25,9 @@ pub use jobs::{Goal, JobProgress, Jobs};
 pub use monitor::{Monitor, MonitorEnd, MonitorEvent};
 pub use options::{CreateOptions, ExecOptions, Io, Options};
 pub use path::object_name;
-pub use proxies::{ContainerProxy, DeviceSetProxy, ImageProxy, JobProxy, ManagerProxy, ProcessProxy};
+pub use proxies::{
+    CheckReport, ContainerProxy, DeviceSetProxy, ImageProxy, JobProxy, ManagerProxy, ProcessProxy, TrimReport,
+};
 pub use signals::{Rule, Signal, Signals};
 pub use value::{Properties, to_json, to_text};
 

@@ -71,6 +71,21 @@ pub trait Container {
     /// Lets it go on.
     #[zbus(allow_interactive_auth)]
     fn thaw(&self) -> zbus::Result<()>;
+    /// Changes what it may use.
+    #[zbus(allow_interactive_auth)]
+    fn set_resources(&self, resources: &Dict<'_>) -> zbus::Result<()>;
+    /// Makes a container of it.
+    #[zbus(allow_interactive_auth)]
+    fn clone(&self, name: &str, options: &Dict<'_>) -> zbus::Result<OwnedObjectPath>;
+    /// Makes a snapshot of it.
+    #[zbus(allow_interactive_auth)]
+    fn snapshot(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Brings it back to a snapshot.
+    #[zbus(allow_interactive_auth)]
+    fn rollback(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Removes a snapshot of it.
+    #[zbus(allow_interactive_auth)]
+    fn remove_snapshot(&self, label: &str) -> zbus::Result<OwnedObjectPath>;
     /// Renames it.
     #[zbus(allow_interactive_auth)]
     fn rename(&self, name: &str) -> zbus::Result<()>;
@@ -102,6 +117,9 @@ pub trait Container {
     /// The plain word for how it ended.
     #[zbus(property)]
     fn result(&self) -> zbus::Result<String>;
+    /// Its snapshots, and when each was made.
+    #[zbus(property)]
+    fn snapshots(&self) -> zbus::Result<Vec<(String, u64)>>;
 }
 
 /// An image.
@@ -134,9 +152,57 @@ pub trait Job {
     fn cancel(&self) -> zbus::Result<()>;
 }
 
+/// What a check found: when, devices looked at, findings (kind, device, text), devices on no record (number, stamp, bytes,
+/// text).
+pub type CheckReport = (u64, u32, Vec<(String, String, String)>, Vec<(u32, u64, u64, String)>);
+
+/// What a trim came to: when, bytes, devices trimmed, devices that could not be and why.
+pub type TrimReport = (u64, u64, u32, Vec<(String, String)>);
+
 /// The pool and its devices.
 #[proxy(interface = "org.holm1.DeviceSet", default_service = "org.holm1", default_path = "/org/holm1/deviceset")]
 pub trait DeviceSet {
+    /// Adds a device; for how many µs its base was held still.
+    #[zbus(allow_interactive_auth)]
+    fn snapshot_device(&self, id: &str, base: &str, options: &Dict<'_>) -> zbus::Result<u64>;
+    /// Removes one.
+    #[zbus(allow_interactive_auth)]
+    fn remove_device(&self, id: &str) -> zbus::Result<()>;
+    /// Makes it larger.
+    #[zbus(allow_interactive_auth)]
+    fn resize_device(&self, id: &str, size: u64) -> zbus::Result<u64>;
+    /// Mounts its tree.
+    #[zbus(allow_interactive_auth)]
+    fn mount_device(&self, id: &str, target: &Fd<'_>, options: &Dict<'_>) -> zbus::Result<()>;
+    /// Takes its mounts away.
+    #[zbus(allow_interactive_auth)]
+    fn unmount_device(&self, id: &str) -> zbus::Result<()>;
+    /// Makes the pool larger.
+    #[zbus(allow_interactive_auth)]
+    fn grow(&self, data: u64, metadata: u64) -> zbus::Result<OwnedObjectPath>;
+    /// Compares the copies of the truth.
+    #[zbus(allow_interactive_auth)]
+    fn check(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Brings them in line.
+    #[zbus(allow_interactive_auth)]
+    fn repair(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Gives back what is not needed.
+    #[zbus(allow_interactive_auth)]
+    fn trim(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Gives back what one device does not need; how many bytes.
+    #[zbus(allow_interactive_auth)]
+    fn trim_device(&self, id: &str) -> zbus::Result<u64>;
+    /// Deletes a device that is on no record.
+    #[zbus(allow_interactive_auth)]
+    fn remove_foreign(&self, thin_id: u32) -> zbus::Result<()>;
+    /// What the last check found.
+    fn get_check_report(&self) -> zbus::Result<CheckReport>;
+    /// What the last trim came to.
+    fn get_trim_report(&self) -> zbus::Result<TrimReport>;
+    /// Bytes that are each device's own.
+    fn measure_devices(&self) -> zbus::Result<Vec<(String, u64)>>;
+    /// Each device with what is known of it.
+    fn describe_devices(&self) -> zbus::Result<Vec<(String, HashMap<String, OwnedVariant>)>>;
     /// Id, thin id, base, mapped bytes and whether active, of each device.
     fn list_devices(&self) -> zbus::Result<Vec<(String, u32, String, u64, bool)>>;
 }

@@ -2,6 +2,7 @@
 
 mod logging;
 mod options;
+mod salvage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,6 +52,12 @@ enum DaemonError {
     Systemd(#[from] SystemdError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("holmd is running: stop it with 'systemctl stop holmd', which leaves containers running, and try again")]
+    Running,
+    #[error("driver 'copy' has no journal: there is nothing to salvage")]
+    NothingToSalvage,
+    #[error("cannot write what was found: {0}")]
+    Output(#[source] std::io::Error),
     #[error("cannot talk to the service manager: {0}")]
     Notify(#[source] std::io::Error),
 }
@@ -74,6 +81,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::CheckConfig(roots) => check_config(&roots),
+        Command::Salvage(roots) => salvage::run(&roots),
         Command::Run(roots) => run(&roots),
     };
     match result {

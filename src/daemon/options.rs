@@ -12,11 +12,13 @@ use crate::storage::{self, DriverChoice, Opened, StorageError};
 pub(super) const HELP: &str = "\
 holmd, the daemon of Holm: containers as systemd scopes on thin snapshots, over D-Bus as org.holm1
 
-Usage: holmd [--config-root DIR]... [--check-config | --version | --help]
+Usage: holmd [--config-root DIR]... [--check-config | --salvage | --version | --help]
 
   --config-root DIR  read DIR/holm.toml and DIR/holm.toml.d/*.toml instead of those in /usr/lib/holm
                      and /etc/holm; may be given more than once, later ones win
   --check-config     read the configuration, say what is wrong with it, and exit
+  --salvage          rebuild a journal of the pool that is lost or too old, write what was found as JSON,
+                     and exit; people use 'holmctl device salvage'
 ";
 
 /// What the daemon is asked to do.
@@ -25,18 +27,20 @@ pub(super) enum Command {
     Help,
     Version,
     CheckConfig(Vec<PathBuf>),
+    Salvage(Vec<PathBuf>),
     Run(Vec<PathBuf>),
 }
 
 /// Reads the arguments after the program's name.
 pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut roots = Vec::new();
-    let mut check = false;
+    let mut command: fn(Vec<PathBuf>) -> Command = Command::Run;
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--help" | "-h") => return Ok(Command::Help),
             Some("--version") => return Ok(Command::Version),
-            Some("--check-config") => check = true,
+            Some("--check-config") => command = Command::CheckConfig,
+            Some("--salvage") => command = Command::Salvage,
             Some("--config-root") => {
                 roots.push(PathBuf::from(arguments.next().ok_or("--config-root needs a directory")?));
             }
@@ -46,7 +50,7 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
     if roots.is_empty() {
         roots = Config::ROOTS.iter().map(PathBuf::from).collect();
     }
-    Ok(if check { Command::CheckConfig(roots) } else { Command::Run(roots) })
+    Ok(command(roots))
 }
 
 /// Opens the DeviceSet that the configuration wants.
@@ -56,7 +60,12 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageErro
         Some(Driver::Thin) => DriverChoice::Thin,
         Some(Driver::Copy) => DriverChoice::Copy,
     };
-    let thin = ThinConfig {
+    storage::open(choice, &thin_config(config))
+}
+
+/// The pool that the configuration wants.
+pub(super) fn thin_config(config: &StorageConfig) -> ThinConfig {
+    ThinConfig {
         store: store(config),
         prefix: config.prefix.clone(),
         data_size: config.data_size,
@@ -65,8 +74,7 @@ pub(super) fn open_storage(config: &StorageConfig) -> Result<Opened, StorageErro
         base_size: config.base_size,
         file_system: config.filesystem,
         ..ThinConfig::new(config.directory.join("pool"))
-    };
-    storage::open(choice, &thin)
+    }
 }
 
 /// What the pool lies on; which keys go together was checked when they were read.
@@ -95,6 +103,12 @@ mod tests {
     #[test]
     fn roots_replace_the_usual_ones() {
         assert_eq!(parsed(&["--check-config", "--config-root", "/x"]), Ok(Command::CheckConfig(vec!["/x".into()])));
+    }
+
+    #[test]
+    fn salvage_reads_the_configuration_as_the_daemon_does() {
+        let roots = ["/usr/lib/holm", "/etc/holm"].map(PathBuf::from).to_vec();
+        assert_eq!(parsed(&["--salvage"]), Ok(Command::Salvage(roots)));
     }
 
     #[test]

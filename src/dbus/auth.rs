@@ -51,18 +51,20 @@ pub(super) struct Wish {
     verb: &'static str,
     container: Option<String>,
     image: Option<String>,
+    device: Option<String>,
     unit: Option<String>,
     user: Option<String>,
 }
 
 impl Wish {
     pub(super) fn new(action: Action, verb: &'static str) -> Self {
-        Self { action, verb, container: None, image: None, unit: None, user: None }
+        Self { action, verb, container: None, image: None, device: None, unit: None, user: None }
     }
 
     /// What it is about, in words.
     fn object(&self) -> String {
         match (&self.container, &self.image) {
+            (None, None) if self.device.is_some() => format!("device {}", self.device.as_deref().unwrap_or_default()),
             (Some(container), Some(image)) if container.is_empty() => format!("a container of image {image}"),
             (Some(container), Some(image)) => format!("container {container} of image {image}"),
             (Some(container), None) => format!("container {container}"),
@@ -81,6 +83,11 @@ impl Wish {
         self
     }
 
+    pub(super) fn device(mut self, id: impl Into<String>) -> Self {
+        self.device = Some(id.into());
+        self
+    }
+
     /// The scope's name.
     pub(super) fn unit(mut self, name: impl Into<String>) -> Self {
         self.unit = Some(name.into());
@@ -95,9 +102,13 @@ impl Wish {
 
     fn details(&self) -> HashMap<&'static str, &str> {
         let mut details = HashMap::from([("verb", self.verb)]);
-        for (key, value) in
-            [("container", &self.container), ("image", &self.image), ("unit", &self.unit), ("user", &self.user)]
-        {
+        for (key, value) in [
+            ("container", &self.container),
+            ("image", &self.image),
+            ("device", &self.device),
+            ("unit", &self.unit),
+            ("user", &self.user),
+        ] {
             if let Some(value) = value {
                 details.insert(key, value);
             }
@@ -125,7 +136,7 @@ impl Auth {
     /// before must be looked up again after it.
     pub(super) async fn authorize(&self, header: &Header<'_>, wish: &Wish) -> Result<()> {
         let (action, op) = (wish.action.id(), wish.verb);
-        let (container, image) = (wish.container.as_deref(), wish.image.as_deref());
+        let (container, image, device) = (wish.container.as_deref(), wish.image.as_deref(), wish.device.as_deref());
         let sender = sender(header)?;
         if header.unix_fds().unwrap_or(0) > MAX_DESCRIPTORS {
             return Err(Error::invalid(format!("a message may carry at most {MAX_DESCRIPTORS} descriptors")));
@@ -133,8 +144,8 @@ impl Auth {
         let uid = self.callers.uid(sender).await?;
         let answer = if uid == 0 { Ok(()) } else { self.ask_polkit(header, wish).await };
         match &answer {
-            Ok(()) => tracing::info!(op, container, image, uid, "User {uid} asks to {op} {}.", wish.object()),
-            Err(error) => tracing::warn!(op, container, image, uid, action, "refused {op}: {}", error.message),
+            Ok(()) => tracing::info!(op, container, image, device, uid, "User {uid} asks to {op} {}.", wish.object()),
+            Err(error) => tracing::warn!(op, container, image, device, uid, action, "refused {op}: {}", error.message),
         }
         answer
     }

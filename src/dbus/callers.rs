@@ -68,6 +68,15 @@ impl Callers {
         }
     }
 
+    /// The process of a connection when it was made. It may have ended since, so nothing is to be decided by it that its
+    /// successor in the number may not know.
+    pub(super) async fn pid(&self, sender: &UniqueName<'_>) -> Result<u32> {
+        let pid = self.bus.get_connection_unix_process_id(BusName::from(sender.as_ref())).await;
+        pid.map_err(|error| {
+            Error::new(ErrorCode::NotAuthorized, format!("the bus does not say which process '{sender}' is: {error}"))
+        })
+    }
+
     /// Ties a process to a connection whose [`uid`](Self::uid) was asked before. `false` if it has left the bus since.
     pub(super) fn adopt(&self, owner: &str, process: ProcessId) -> bool {
         self.lock().get_mut(owner).map(|caller| caller.processes.insert(process)).is_some()

@@ -17,7 +17,7 @@ use super::paths::{self, Path};
 use super::requests;
 use super::table::Latest;
 use crate::engine::{ContainerView, EngineError, ExecRequest, Executed, Who};
-use crate::model::{ContainerId, ContainerName, ErrorCode, Exit, Lifetime, RunResult, Signal};
+use crate::model::{ContainerId, ContainerName, ErrorCode, Exit, Lifetime, RunResult, Signal, SnapshotName};
 
 /// Descriptors by name, as `a{sh}`.
 type Descriptors = HashMap<&'static str, zbus::OwnedFd>;
@@ -143,6 +143,53 @@ impl Container {
         Ok(())
     }
 
+    /// Changes what it may use, for good and at once. Options: MemoryMax t, TasksMax t, CPUQuotaPerSecUSec t, each
+    /// 18446744073709551615 for no limit; Size t of the root, which can only grow.
+    async fn set_resources(&self, resources: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<()> {
+        let request = requests::resources(resources)?;
+        let room = self.manage(&header, "set-resources").await?;
+        room.engine.set_resources(&self.name, request).await?;
+        room.settled().await;
+        Ok(())
+    }
+
+    /// Makes a container of it, which is defined alike and has a root as this one has now; it may run. An empty name asks
+    /// for a generated one: it is the job's Subject. Options: Snapshot s, to take the root as it was then.
+    #[zbus(out_args("job"))]
+    async fn clone(&self, name: &str, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let request = requests::clone(name, options)?;
+        let room = self.manage(&header, "clone").await?;
+        let job = room.engine.clone_container(&self.name, request)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Makes a snapshot of its root; it may run.
+    #[zbus(out_args("job"))]
+    async fn snapshot(&self, label: &str, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let label = SnapshotName::parse(label)?;
+        let room = self.manage(&header, "snapshot").await?;
+        let job = room.engine.snapshot(&self.name, label)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Brings its root back to a snapshot while it does not run. The snapshot stays.
+    #[zbus(out_args("job"))]
+    async fn rollback(&self, label: &str, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let label = SnapshotName::parse(label)?;
+        let room = self.manage(&header, "rollback").await?;
+        let job = room.engine.rollback(&self.name, label)?;
+        Ok(room.job(job).await)
+    }
+
+    /// Removes a snapshot.
+    #[zbus(out_args("job"))]
+    async fn remove_snapshot(&self, label: &str, #[zbus(header)] header: Header<'_>) -> Result<Path> {
+        let label = SnapshotName::parse(label)?;
+        let room = self.manage(&header, "remove-snapshot").await?;
+        let job = room.engine.remove_snapshot(&self.name, label)?;
+        Ok(room.job(job).await)
+    }
+
     /// Runs a process in the running container. Unless detached it is killed, with all it started, when its caller leaves
     /// the bus. The descriptors are the other ends of the streams that were not passed, and the terminal's master.
     #[zbus(out_args("process", "fds"))]
@@ -248,7 +295,7 @@ impl Container {
         self.view.get().status.as_str()
     }
 
-    /// Why the last start failed, or empty.
+    /// Why the last start failed, or why it is frozen if nobody asked for that, or empty.
     #[zbus(property)]
     fn status_text(&self) -> String {
         self.view.get().status_text.clone()
@@ -327,8 +374,14 @@ impl Container {
         self.view.get().oom_kills
     }
 
-    /// Size of the root in bytes; 0 for the pool's default.
-    #[zbus(property(emits_changed_signal = "const"))]
+    /// Its snapshots in order of name, and when each was made.
+    #[zbus(property)]
+    fn snapshots(&self) -> Vec<(String, u64)> {
+        self.view.get().snapshots.iter().map(|(name, made)| (name.to_string(), *made)).collect()
+    }
+
+    /// Size of the root in bytes; 0 where the driver sets no bound.
+    #[zbus(property)]
     fn size(&self) -> u64 {
         self.view.get().spec.size.map_or(0, |size| size.0)
     }

@@ -41,13 +41,13 @@ impl Job {
         self.view.get().id
     }
 
-    /// start, stop, restart, remove or import-image.
+    /// start, stop, restart, remove, snapshot, remove-snapshot, rollback, clone, import-image, grow, check, repair or trim.
     #[zbus(property(emits_changed_signal = "const"), name = "Type")]
     fn kind(&self) -> &str {
         self.view.get().kind.as_str()
     }
 
-    /// Name of the container or image it is about.
+    /// Name of the container, image or pool it is about.
     #[zbus(property)]
     fn subject(&self) -> String {
         self.view.get().subject.clone()
@@ -69,6 +69,12 @@ impl Job {
     #[zbus(property(emits_changed_signal = "const"), name = "StartedUSec")]
     fn started_usec(&self) -> u64 {
         self.view.get().started_usec
+    }
+
+    /// How long a running container was held still for it, in µs; 0 when none was.
+    #[zbus(property, name = "FrozenUSec")]
+    fn frozen_usec(&self) -> u64 {
+        self.view.get().frozen_usec
     }
 
     /// Empty while it runs; then done, failed, canceled or timeout.
@@ -93,10 +99,16 @@ impl Job {
 /// Who may begin a job may end it.
 fn cancel(view: &JobView) -> Wish {
     match view.kind {
-        JobKind::Start | JobKind::Stop | JobKind::Restart | JobKind::Remove => {
-            Wish::new(Action::ManageContainers, "cancel").container(view.subject.as_str())
-        }
+        JobKind::Start
+        | JobKind::Stop
+        | JobKind::Restart
+        | JobKind::Remove
+        | JobKind::Snapshot
+        | JobKind::RemoveSnapshot
+        | JobKind::Rollback
+        | JobKind::Clone => Wish::new(Action::ManageContainers, "cancel").container(view.subject.as_str()),
         JobKind::ImportImage => Wish::new(Action::ManageImages, "cancel").image(view.subject.as_str()),
+        JobKind::Grow | JobKind::Check | JobKind::Repair | JobKind::Trim => Wish::new(Action::ManageStorage, "cancel"),
     }
 }
 

@@ -8,8 +8,12 @@ use zbus::Fd;
 
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
-use crate::engine::{CreateRequest, ExecRequest, RemoveOptions, RunIo, StopOptions, Who};
-use crate::model::{BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal};
+use crate::engine::{
+    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
+};
+use crate::model::{
+    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+};
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
 /// by default, and needs room for pointers.
@@ -55,6 +59,25 @@ pub(super) fn remove(options: Dictionary) -> Result<RemoveOptions> {
     let force = options.flag("Force")?;
     options.finish()?;
     Ok(RemoveOptions { force })
+}
+
+/// The options of `SetResources`.
+pub(super) fn resources(options: Dictionary) -> Result<ResourceRequest> {
+    let mut options = Options::new(options);
+    let request = ResourceRequest { limits: limits(&mut options)?, size: options.parse("Size", positive)?.map(Bytes) };
+    options.finish()?;
+    Ok(request)
+}
+
+/// The arguments of `Clone`.
+pub(super) fn clone(name: &str, options: Dictionary) -> Result<CloneRequest> {
+    let mut options = Options::new(options);
+    let request = CloneRequest {
+        name: if name.is_empty() { None } else { Some(ContainerName::parse(name)?) },
+        snapshot: options.parse("Snapshot", |text: String| SnapshotName::parse(&text))?,
+    };
+    options.finish()?;
+    Ok(request)
 }
 
 /// An `Exec`, parsed.

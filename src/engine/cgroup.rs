@@ -54,6 +54,12 @@ impl Cgroup {
         frozen
     }
 
+    /// Freezes the payload and everything that entered, not waiting for it: a process that waits for a disk stands still
+    /// when it has what it waits for.
+    pub(super) fn hold(&self) -> io::Result<()> {
+        self.each_group(|group| fs::write(group.join("cgroup.freeze"), "1"))
+    }
+
     /// Lets it go on.
     pub(super) fn thaw(&self) -> io::Result<()> {
         self.each_group(|group| fs::write(group.join("cgroup.freeze"), "0"))

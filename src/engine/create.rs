@@ -117,7 +117,12 @@ fn generated_name(image: &ImageInfo, id: &ContainerId) -> Result<ContainerName, 
         .filter(|c| c.is_ascii_alphanumeric())
         .take(40)
         .collect();
-    Ok(ContainerName::parse(&format!("{}-{}", if stem.is_empty() { "container" } else { &stem }, &id.as_str()[..6]))?)
+    name_after(&stem, id)
+}
+
+/// A name that nobody has, which begins with `stem`: the beginning of a name, at most 57 letters.
+pub(super) fn name_after(stem: &str, id: &ContainerId) -> Result<ContainerName, EngineError> {
+    Ok(ContainerName::parse(&format!("{}-{}", if stem.is_empty() { "container" } else { stem }, &id.as_str()[..6]))?)
 }
 
 /// sethostname(2) takes 64 bytes; the letters are those of hostname(7).
@@ -170,7 +175,7 @@ fn check_absolute(what: &str, path: &str) -> Result<(), EngineError> {
     }
 }
 
-fn check_limits(limits: &Limits) -> Result<(), EngineError> {
+pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     if limits.memory.is_some_and(|memory| memory.0 < 1 << 20) {
         return Err(invalid("the memory limit is below 1M: nothing can run in that"));
     }

@@ -1,7 +1,8 @@
 //! Every failure of the engine, with its code.
 
+use super::devices::DeviceError;
 use crate::images::ImageError;
-use crate::model::{ContainerName, ErrorCode, ImageName, NameError};
+use crate::model::{ContainerName, ErrorCode, ImageName, NameError, SnapshotName};
 use crate::records::RecordError;
 use crate::runtime::LaunchError;
 use crate::storage::StorageError;
@@ -22,6 +23,26 @@ pub enum EngineError {
     /// The name is taken.
     #[error("the name '{0}' is in use: choose another, or remove that container with 'holmctl rm {0}'")]
     NameInUse(String),
+    /// The container has no such snapshot.
+    #[error(
+        "the container '{container}' has no snapshot '{snapshot}': 'holmctl snapshot --list {container}' shows them"
+    )]
+    NoSuchSnapshot {
+        /// Which container.
+        container: ContainerName,
+        /// Which snapshot.
+        snapshot: SnapshotName,
+    },
+    /// The container has a snapshot of that name.
+    #[error(
+        "the container '{container}' has a snapshot '{snapshot}' already: choose another name, or remove it with 'holmctl snapshot --remove {container} {snapshot}'"
+    )]
+    SnapshotExists {
+        /// Which container.
+        container: ContainerName,
+        /// Which snapshot.
+        snapshot: SnapshotName,
+    },
     /// Containers need the image.
     #[error("the image '{image}' is in use by {users}: remove them first")]
     ImageInUse {
@@ -61,6 +82,9 @@ pub enum EngineError {
     /// The container has no terminal.
     #[error("the container '{0}' has no terminal: run it with --tty")]
     NoTerminal(ContainerName),
+    /// A device of the DeviceSet cannot be used so.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The DeviceSet failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -95,7 +119,8 @@ impl EngineError {
             Self::NoSuchContainer(_) => ErrorCode::NoSuchContainer,
             Self::NoSuchImage(_) => ErrorCode::NoSuchImage,
             Self::NoSuchProcess(_) => ErrorCode::NoSuchProcess,
-            Self::NameInUse(_) => ErrorCode::NameInUse,
+            Self::NameInUse(_) | Self::SnapshotExists { .. } => ErrorCode::NameInUse,
+            Self::NoSuchSnapshot { .. } => ErrorCode::NoSuchSnapshot,
             Self::ImageInUse { .. } => ErrorCode::ImageInUse,
             Self::NotRunning(_) => ErrorCode::NotRunning,
             Self::Running { .. } => ErrorCode::AlreadyRunning,
@@ -105,6 +130,7 @@ impl EngineError {
             Self::Canceled => ErrorCode::Canceled,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::NoTerminal(_) => ErrorCode::NotSupported,
+            Self::Device(error) => error.code(),
             Self::Storage(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Systemd(error) => error.code(),

@@ -187,8 +187,12 @@ impl Inner {
         }
     }
 
-    /// Removes layers no image needs: what a failed import left behind.
+    /// Removes layers no image needs: what an import that failed, or an import or a removal that was cut short, left
+    /// behind. None while there is an image whose record cannot be read: they may be its layers.
     pub(super) fn remove_orphaned_layers(&self) {
+        if let Some(error) = self.store.images().map_or_else(Some, |images| images.into_iter().find_map(Result::err)) {
+            return warn!(op = "remove-layers", "{error}: layers that no image needs are kept until it can be read");
+        }
         let needed = self.needed_layers();
         let devices = match self.devices.devices() {
             Ok(devices) => devices,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tracing::info;
 
@@ -65,6 +66,7 @@ impl Jobs {
                 progress: 0,
                 total: 0,
                 started_usec: now_usec(),
+                frozen_usec: 0,
                 result: None,
             };
             table.jobs.insert(view.id, Entry { view: view.clone(), progress });
@@ -131,6 +133,18 @@ impl Job {
         if let Some(entry) = self.jobs.table().jobs.get_mut(&self.id) {
             subject.clone_into(&mut entry.view.subject);
         }
+    }
+
+    /// Notes how long a running container was held still for it.
+    pub(super) fn held_still(&self, time: Duration) {
+        if let Some(entry) = self.jobs.table().jobs.get_mut(&self.id) {
+            entry.view.frozen_usec = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// Ends it as `result` says.
+    pub(super) fn finish_with(self, result: Result<(), EngineError>) {
+        self.finish(result.as_ref().map_or_else(JobResult::from, |()| JobResult::Done));
     }
 
     /// Ends it.

@@ -70,6 +70,10 @@ pub(super) enum Event {
     Freeze,
     /// Thaw it.
     Thaw,
+    /// Its payload has just been frozen for lack of room in the pool.
+    Held,
+    /// There is room again for a payload that was.
+    Release,
     /// Remove it.
     Remove {
         /// Even if it runs.
@@ -156,6 +160,12 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
         (Frozen, Event::Freeze) | (Running, Event::Thaw) => Ok((state, &[])),
         (Resting | Starting | Stopping { .. }, Event::Freeze | Event::Thaw) => Err(Refusal::NotRunning),
+
+        (Running | Frozen, Event::Held) => Ok((Frozen, &[])),
+        // Too late: it is on its way to its end, which it must be able to go.
+        (Starting | Stopping { .. }, Event::Held) => Ok((state, &[Action::Thaw])),
+        (Frozen, Event::Release) => Ok((Running, &[Action::Thaw])),
+        (Resting, Event::Held) | (Resting | Starting | Running | Stopping { .. }, Event::Release) => Ok((state, &[])),
 
         (Resting, Event::Remove { .. }) => Ok((Gone, &[Action::Delete])),
         (Stopping { forced: true, .. }, Event::Remove { force: true }) => {
@@ -280,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_is_held_can_be_stopped_and_released() {
+        let (_, actions) = run(&[Event::Start, Event::Launched, Event::Held, Event::Stop]);
+        assert_eq!(actions[actions.len() - 2..], [Action::AskToEnd, Action::Thaw]);
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Stop, Event::Held]);
+        assert_eq!((state, actions.last()), (stopping(Next::Rest), Some(&Action::Thaw)));
+        assert_eq!(run(&[Event::Start, Event::Launched, Event::Held, Event::Release]).0, State::Running);
+    }
+
+    #[test]
     fn starting_twice_is_refused() {
         assert_eq!(step(State::Running, Event::Start, Lifetime::Kept), Err(Refusal::Active));
     }
@@ -293,6 +312,8 @@ mod tests {
             Just(Event::Ended),
             Just(Event::Freeze),
             Just(Event::Thaw),
+            Just(Event::Held),
+            Just(Event::Release),
             any::<bool>().prop_map(|force| Event::Remove { force }),
         ]
     }

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `lifecycle.rs` | state + event → state + actions, pure |
-//! | `container.rs` | one container: its record, its state, its queue of requests |
+//! | `container/` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
 //! | `start.rs` | the start path, in order |
 //! | `steps.rs` | how long its steps took |
@@ -13,7 +13,11 @@
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
+//! | `devices/` | the DeviceSet for others, its upkeep |
 //! | `images.rs` | import, tag, remove |
+//! | `snapshots.rs` | snapshots of containers, the way back to one, and containers made of others |
+//! | `resources.rs` | what a container may use, changed while it runs |
+//! | `pressure.rs` | what to do with containers when the pool is full |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
 //! | `error.rs` | every failure, with its code |
@@ -21,6 +25,7 @@
 mod cgroup;
 mod container;
 mod create;
+mod devices;
 mod error;
 mod events;
 mod exec;
@@ -28,9 +33,12 @@ mod images;
 mod jobs;
 mod lifecycle;
 mod outcome;
+mod pressure;
 mod reconcile;
 mod request;
+mod resources;
 mod run;
+mod snapshots;
 mod start;
 mod steps;
 mod table;
@@ -38,9 +46,10 @@ mod table;
 mod tests;
 mod view;
 
+pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
-pub use request::{CreateRequest, ExecRequest, RemoveOptions, RunIo, StopOptions, Who};
+pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 
@@ -49,7 +58,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use self::container::Request;
@@ -128,16 +137,8 @@ impl Engine {
         let spec = create::define(request, &image, new_id()?, &defaults)?;
         let reserved = inner.reserve(&spec.name)?;
         let options = AddOptions { size: spec.size, pending: false };
-        let record = ContainerRecord {
-            version: ContainerRecord::VERSION,
-            spec,
-            created_usec: now_usec(),
-            run: 0,
-            started_usec: 0,
-            last: None,
-            status_text: String::new(),
-        };
-        let (record, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
+        let record = ContainerRecord::new(spec, now_usec());
+        let (record, _, steps) = inner.make_root(record, image.device.clone(), options, Steps::begin()).await?;
         steps.finish("create", reserved.name());
         Ok(reserved.fill(container::Container::adopt(inner, record, None)))
     }
@@ -195,9 +196,7 @@ impl Engine {
     }
 
     async fn freeze_or_thaw(&self, name: &ContainerName, freeze: bool) -> Result<(), EngineError> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.find(name)?.ask(Request::Freeze { freeze, reply });
-        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))?
+        self.inner.find(name)?.ask_and_wait(|reply| Request::Freeze { freeze, reply }).await
     }
 
     /// Removes a container and its root.
@@ -217,9 +216,7 @@ impl Engine {
     pub async fn rename(&self, name: &ContainerName, to: ContainerName) -> Result<(), EngineError> {
         let container = self.inner.find(name)?;
         let reserved = self.inner.reserve(&to)?;
-        let (reply, answer) = oneshot::channel();
-        container.ask(Request::Rename { to, reply });
-        answer.await.map_err(|_| EngineError::NoSuchContainer(name.to_string()))??;
+        container.ask_and_wait(|reply| Request::Rename { to, reply }).await?;
         reserved.given_away();
         Ok(())
     }

@@ -75,6 +75,7 @@ mod tests {
             started_usec: 1,
             stopping,
             forced,
+            held: false,
         }
     }
 

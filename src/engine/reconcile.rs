@@ -21,8 +21,9 @@ use super::container::Container;
 use super::error::EngineError;
 use super::outcome::{belongs, in_words, last_run};
 use super::run::{Run, open_process};
+use super::table::snapshot_device;
 use super::{Inner, container_device};
-use crate::model::{DeviceState, ExitRecord, Lifetime};
+use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
@@ -48,8 +49,10 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
     if !has_root(engine, &record) {
         // Creating or removing it was cut short: the record is written before the root and removed after it.
         info!(container = %name, op = "reconcile", "has no root: removing what is left of it");
+        engine.delete_snapshots(&record.spec.id, record.snapshots.keys())?;
         return Ok(engine.store.remove_container(&record.spec.id)?);
     }
+    drop_unmade_snapshots(engine, &mut record)?;
     let run = engine.store.run(&record.spec.id)?;
     if let Some(run) = &run {
         // The container's own record is written after the run's, when the payload runs.
@@ -76,6 +79,17 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
     Ok(())
 }
 
+/// A snapshot is on the record before it is made, so one may be there that never came to be.
+fn drop_unmade_snapshots(engine: &Inner, record: &mut ContainerRecord) -> Result<(), RecordError> {
+    let before = record.snapshots.len();
+    let id = record.spec.id.clone();
+    record.snapshots.retain(|snapshot, _| has_device(engine, &snapshot_device(&id, snapshot)));
+    if record.snapshots.len() == before {
+        return Ok(());
+    }
+    engine.store.put_container(record, Durability::Synced)
+}
+
 fn read_exit(engine: &Inner, record: &ContainerRecord) -> Option<ExitRecord> {
     engine.store.exit(&record.spec.id).unwrap_or_else(|error| {
         warn!(container = %record.spec.name, op = "reconcile", "{error}, ignoring");
@@ -85,9 +99,17 @@ fn read_exit(engine: &Inner, record: &ContainerRecord) -> Option<ExitRecord> {
 
 /// Whether the DeviceSet has the container's root, or had it and lost it (which must be shown, not tidied away).
 fn has_root(engine: &Inner, record: &ContainerRecord) -> bool {
-    match engine.devices.device(&container_device(&record.spec.id)) {
+    has_device(engine, &container_device(&record.spec.id))
+}
+
+fn has_device(engine: &Inner, id: &DeviceId) -> bool {
+    match engine.devices.device(id) {
         Ok(device) => device.state != DeviceState::Removing,
-        Err(crate::storage::StorageError::NoSuchDevice(_)) => false,
+        // A journal that is older than its pool does not know what was made since: salvage brings that back, and what
+        // belongs to it has to be there then.
+        Err(crate::storage::StorageError::NoSuchDevice(_)) => {
+            matches!(engine.pool().state, PoolState::ReadOnly | PoolState::NeedsCheck)
+        }
         // Not knowing is no reason to throw a record away.
         Err(_) => true,
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use crate::model::{BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal};
+use crate::model::{
+    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+};
 
 /// A container to define. What is absent comes from the image, then from the configuration.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +65,24 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+}
+
+/// A container to make of another.
+#[derive(Debug, Clone, Default)]
+pub struct CloneRequest {
+    /// Its name; generated when absent.
+    pub name: Option<ContainerName>,
+    /// The snapshot of the other that it is made of; the other as it is now when absent.
+    pub snapshot: Option<SnapshotName>,
+}
+
+/// What a container may use from now on. What is absent stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResourceRequest {
+    /// Limits; each that is absent stays.
+    pub limits: Limits,
+    /// Size of the root: no smaller than it is.
+    pub size: Option<Bytes>,
 }
 
 /// How to stop.

@@ -58,6 +58,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         started_usec: record.started_usec,
         stopping: false,
         forced: false,
+        held: false,
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;

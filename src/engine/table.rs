@@ -7,31 +7,26 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::container::Container;
+use super::devices::{self, Devices};
 use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
 use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
-use super::{Engine, reconcile};
-use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus};
+use super::{Engine, pressure, reconcile};
+use crate::model::{Bytes, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageName, PoolStatus, SnapshotName};
 use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::Launcher;
-use crate::storage::{AddOptions, DeviceSet};
+use crate::storage::{AddOptions, Added, DeviceSet};
 use crate::sys::proc;
 use crate::systemd::{Machine, Machines, Scopes, notify};
 
-/// How often the pool's numbers are looked at.
-const POOL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long changes of the pool are gathered before it is looked at.
-const POOL_SETTLES: Duration = Duration::from_millis(300);
 /// More than any os-release has.
 const OS_RELEASE_LIMIT: u64 = 64 * 1024;
 
@@ -82,7 +77,8 @@ pub(super) struct Inner {
     /// `None`: the name is reserved by a creation or a renaming that is under way.
     containers: RwLock<BTreeMap<ContainerName, Option<Arc<Container>>>>,
     images: Mutex<BTreeMap<ImageName, ImageView>>,
-    pool: RwLock<PoolStatus>,
+    /// What is remembered of devices.
+    pub(super) held: Devices,
     stored: Mutex<Vec<(String, OwnedFd)>>,
 }
 
@@ -106,13 +102,16 @@ impl Engine {
             image_changes: tokio::sync::Mutex::default(),
             containers: RwLock::default(),
             images: Mutex::default(),
-            pool: RwLock::new(pool),
+            held: Devices::new(devices::Pool::new(pool)),
             stored: Mutex::new(parts.stored),
         });
         inner.load_images()?;
+        inner.remove_orphaned_layers();
         reconcile::containers(&inner)?;
         inner.forget_stored();
-        tokio::spawn(watch_pool(Arc::clone(&inner)));
+        devices::health::at_start(&inner);
+        pressure::watch(&inner);
+        tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
         Ok(Self { inner })
     }
 }
@@ -140,6 +139,12 @@ impl Inner {
     pub(super) fn views(&self) -> Vec<ContainerView> {
         let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
         table.values().flatten().map(|container| container.view()).collect()
+    }
+
+    /// Every container.
+    pub(super) fn all(&self) -> Vec<Arc<Container>> {
+        let table = self.containers.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().flatten().cloned().collect()
     }
 
     /// Keeps a name.
@@ -185,18 +190,19 @@ impl Inner {
     pub(super) async fn make_root(
         self: &Arc<Self>,
         record: ContainerRecord,
-        image: DeviceId,
+        origin: DeviceId,
         options: AddOptions,
         mut steps: Steps,
-    ) -> Result<(ContainerRecord, Steps), EngineError> {
+    ) -> Result<(ContainerRecord, Added, Steps), EngineError> {
         let inner = Arc::clone(self);
         blocking(move || {
             let id = record.spec.id.clone();
             let written = inner.store.put_container(&record, Durability::Synced).map_err(EngineError::from);
             steps.lap("Record");
-            let made = written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &image, &options)?));
+            let made =
+                written.and_then(|()| Ok(inner.devices.add_device(&container_device(&id), &origin, &options)?));
             steps.lap("Snapshot");
-            made.map(|_| (record, steps)).inspect_err(|_| {
+            made.map(|added| (record, added, steps)).inspect_err(|_| {
                 if let Err(kept) = inner.store.remove_container(&id) {
                     warn!(op = "create", "{kept}: the next start of holmd removes it");
                 }
@@ -205,21 +211,39 @@ impl Inner {
         .await
     }
 
-    /// Removes a container's root.
-    pub(super) async fn delete_root(self: &Arc<Self>, id: &ContainerId) -> Result<(), EngineError> {
-        let devices = Arc::clone(&self.devices);
-        let device = container_device(id);
-        blocking(move || devices.remove_device(&device)).await?;
-        Ok(())
+    /// Removes a container's root, and its snapshots after that: what a crash leaves is a record without a root, and
+    /// the next start removes the rest. The other way round the container would be there again without its snapshots.
+    pub(super) async fn delete_root(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        snapshots: Vec<SnapshotName>,
+    ) -> Result<(), EngineError> {
+        let (inner, id) = (Arc::clone(self), id.clone());
+        blocking(move || {
+            inner.devices.remove_device(&container_device(&id))?;
+            inner.delete_snapshots(&id, snapshots.iter())
+        })
+        .await
+    }
+
+    /// Removes snapshots of a container.
+    pub(super) fn delete_snapshots<'a>(
+        &self,
+        id: &ContainerId,
+        mut snapshots: impl Iterator<Item = &'a SnapshotName>,
+    ) -> Result<(), EngineError> {
+        snapshots.try_for_each(|snapshot| Ok(self.devices.remove_device(&snapshot_device(id, snapshot)).map(drop)?))
     }
 
     /// Removes a container that was to live for one run, which ended while no daemon ran.
     pub(super) fn remove_leftover(&self, record: &ContainerRecord) {
+        let id = &record.spec.id;
         let removed = self
             .devices
-            .remove_device(&container_device(&record.spec.id))
+            .remove_device(&container_device(id))
             .map_err(EngineError::from)
-            .and_then(|_| Ok(self.store.remove_container(&record.spec.id)?));
+            .and_then(|_| self.delete_snapshots(id, record.snapshots.keys()))
+            .and_then(|()| Ok(self.store.remove_container(&record.spec.id)?));
         if let Err(error) = removed {
             warn!(container = %record.spec.name, op = "reconcile", "{error}: the next start tries again");
         }
@@ -276,7 +300,7 @@ impl Inner {
 
     /// The pool's numbers as of the last look.
     pub(super) fn pool(&self) -> PoolStatus {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.pool.get()
     }
 
     fn load_images(&self) -> Result<(), EngineError> {
@@ -327,6 +351,11 @@ pub(super) fn container_device(id: &ContainerId) -> DeviceId {
     DeviceId::parse(&format!("container:{id}")).expect("an id is 32 hexadecimal digits")
 }
 
+/// The device of a snapshot of a container.
+pub(super) fn snapshot_device(id: &ContainerId, snapshot: &SnapshotName) -> DeviceId {
+    DeviceId::parse(&format!("snapshot:{id}:{snapshot}")).expect("both names are letters of a device id, and short")
+}
+
 /// The name under which the service manager keeps a container's terminal.
 fn terminal_name(spec: &ContainerSpec) -> String {
     format!("terminal-{}", spec.id)
@@ -352,46 +381,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-/// Looks at the pool now and then, and soon after something changed it; tells when the numbers are others.
-async fn watch_pool(inner: Arc<Inner>) {
-    let mut ticker = tokio::time::interval(POOL_INTERVAL);
-    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut events = inner.events.subscribe();
-    loop {
-        tokio::select! {
-            _ = ticker.tick() => {}
-            // Whatever else changes it in the next moment is seen with the same look.
-            () = something_changes(&mut events) => {
-                tokio::time::sleep(POOL_SETTLES).await;
-                events = events.resubscribe();
-            }
-        }
-        let devices = Arc::clone(&inner.devices);
-        match blocking(move || devices.status()).await {
-            Ok(status) => {
-                let mut shown = inner.pool.write().unwrap_or_else(PoisonError::into_inner);
-                if *shown != status {
-                    *shown = status;
-                    drop(shown);
-                    inner.events.send(Event::PoolChanged);
-                }
-            }
-            Err(error) => warn!(op = "pool-status", "{error}"),
-        }
-    }
-}
-
-/// Waits for an event that probably changes the pool's numbers.
-async fn something_changes(events: &mut broadcast::Receiver<Event>) {
-    loop {
-        match events.recv().await {
-            Ok(Event::PoolChanged | Event::JobNew(_) | Event::JobChanged(_) | Event::JobRemoved(_)) => {}
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
     }
 }
 

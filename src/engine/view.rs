@@ -1,9 +1,11 @@
 //! What the engine shows: values, complete at one moment, cheap to clone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, ImageInfo, ImageName, RunResult, Status, Usec,
+    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, ImageInfo, ImageName, RunResult, SnapshotName, Status,
+    Usec,
 };
 
 /// A container at one moment.
@@ -31,8 +33,10 @@ pub struct ContainerView {
     pub result: RunResult,
     /// Processes killed for lack of memory in the current or last run.
     pub oom_kills: u64,
-    /// Why the last start failed, or empty.
+    /// Why the last start failed, or why it is held still, or empty.
     pub status_text: String,
+    /// Its snapshots, and when each was made.
+    pub snapshots: Arc<BTreeMap<SnapshotName, Usec>>,
 }
 
 impl ContainerView {
@@ -67,8 +71,24 @@ pub enum JobKind {
     Restart,
     /// Removes one.
     Remove,
+    /// Makes a snapshot of one.
+    Snapshot,
+    /// Removes a snapshot of one.
+    RemoveSnapshot,
+    /// Brings one back to a snapshot.
+    Rollback,
+    /// Makes one of another.
+    Clone,
     /// Imports an image.
     ImportImage,
+    /// Makes the pool larger.
+    Grow,
+    /// Compares the copies of the truth about devices.
+    Check,
+    /// Brings them in line.
+    Repair,
+    /// Gives back what file systems do not need.
+    Trim,
 }
 
 impl JobKind {
@@ -79,7 +99,15 @@ impl JobKind {
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Remove => "remove",
+            Self::Snapshot => "snapshot",
+            Self::RemoveSnapshot => "remove-snapshot",
+            Self::Rollback => "rollback",
+            Self::Clone => "clone",
             Self::ImportImage => "import-image",
+            Self::Grow => "grow",
+            Self::Check => "check",
+            Self::Repair => "repair",
+            Self::Trim => "trim",
         }
     }
 }
@@ -129,6 +157,8 @@ pub struct JobView {
     pub total: u64,
     /// When it began.
     pub started_usec: Usec,
+    /// How long a running container was held still for it, in µs; 0 when none was.
+    pub frozen_usec: u64,
     /// How it ended, once it has.
     pub result: Option<JobResult>,
 }

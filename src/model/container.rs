@@ -146,6 +146,18 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
+impl Limits {
+    /// What systemd calls infinity (`UINT64_MAX`) as what it is: no limit.
+    pub fn without_infinity(self) -> Self {
+        let finite = |value: &u64| *value != u64::MAX;
+        Self {
+            memory: self.memory.filter(|bytes| finite(&bytes.0)),
+            cpu_usec_per_sec: self.cpu_usec_per_sec.filter(finite),
+            pids: self.pids.filter(finite),
+        }
+    }
+}
+
 /// How a container is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopPolicy {

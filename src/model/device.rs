@@ -49,6 +49,18 @@ pub enum FileSystem {
     Xfs,
 }
 
+impl DeviceState {
+    /// The word shown outside.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Lost => "lost",
+            Self::Removing => "removing",
+        }
+    }
+}
+
 /// One device, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {

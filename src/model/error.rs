@@ -9,6 +9,8 @@ pub enum ErrorCode {
     NoSuchImage,
     /// No device has that id.
     NoSuchDevice,
+    /// The container has no snapshot of that name.
+    NoSuchSnapshot,
     /// No process of Holm's has that id, or the process is in no container.
     NoSuchProcess,
     /// The name is taken.
@@ -17,6 +19,10 @@ pub enum ErrorCode {
     ImageInUse,
     /// The device is mounted, active or has children.
     DeviceInUse,
+    /// The device is Holm's own: a container's, an image's, or the base.
+    DeviceReserved,
+    /// The device is mounted nowhere that was looked at.
+    NotMounted,
     /// The container does not run.
     NotRunning,
     /// The container runs already.
@@ -57,14 +63,17 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::NoSuchContainer,
         Self::NoSuchImage,
         Self::NoSuchDevice,
+        Self::NoSuchSnapshot,
         Self::NoSuchProcess,
         Self::NameInUse,
         Self::ImageInUse,
         Self::DeviceInUse,
+        Self::DeviceReserved,
+        Self::NotMounted,
         Self::NotRunning,
         Self::AlreadyRunning,
         Self::PoolFull,
@@ -91,10 +100,13 @@ impl ErrorCode {
             Self::NoSuchContainer => "NoSuchContainer",
             Self::NoSuchImage => "NoSuchImage",
             Self::NoSuchDevice => "NoSuchDevice",
+            Self::NoSuchSnapshot => "NoSuchSnapshot",
             Self::NoSuchProcess => "NoSuchProcess",
             Self::NameInUse => "NameInUse",
             Self::ImageInUse => "ImageInUse",
             Self::DeviceInUse => "DeviceInUse",
+            Self::DeviceReserved => "DeviceReserved",
+            Self::NotMounted => "NotMounted",
             Self::NotRunning => "NotRunning",
             Self::AlreadyRunning => "AlreadyRunning",
             Self::PoolFull => "PoolFull",

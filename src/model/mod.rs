@@ -18,6 +18,6 @@ pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolSta
 pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
-pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError};
+pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};
 pub use signal::{Signal, SignalError};
 pub use time::{Usec, now_usec};

@@ -111,6 +111,19 @@ impl ImageName {
 }
 
 name_type!(
+    /// The name of a snapshot of a container, unique among its snapshots.
+    SnapshotName,
+    "snapshot name",
+    "use 1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.', starting with a letter or digit",
+    |text| {
+        let bytes = text.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes[0].is_ascii_alphanumeric()
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    }
+);
+
+name_type!(
     /// The id of a device in the DeviceSet, for example `base`, `layer:<chain id>` or `container:<container id>`.
     DeviceId,
     "device id",

@@ -1,5 +1,6 @@
 //! The records of containers and images.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -9,7 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, Durability, RecordError};
-use crate::model::{ContainerId, ContainerSpec, Exit, ExitRecord, Figures, ImageInfo, ImageName, RunResult, Usec};
+use crate::model::{
+    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, ImageInfo, ImageName, RunResult, SnapshotName, Usec,
+};
 
 /// A container as it is remembered for ever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,10 @@ pub struct ContainerRecord {
     pub last: Option<LastRun>,
     /// Why the last start failed, or empty.
     pub status_text: String,
+    /// Its snapshots, and when each was made. One whose device is not there was never finished. Absent in records of
+    /// older versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<SnapshotName, Usec>,
 }
 
 /// How a run ended.
@@ -75,6 +82,9 @@ pub struct RunRecord {
     pub stopping: bool,
     /// Whether its stop timeout passed and it was killed.
     pub forced: bool,
+    /// Whether it is frozen because the pool has no room, and to be thawed when it has.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// The records.
@@ -89,6 +99,20 @@ pub struct Store {
 impl ContainerRecord {
     /// The format's version.
     pub const VERSION: u32 = 1;
+
+    /// That of a container which was defined at `created_usec` and never started.
+    pub fn new(spec: ContainerSpec, created_usec: Usec) -> Self {
+        Self {
+            version: Self::VERSION,
+            spec,
+            created_usec,
+            run: 0,
+            started_usec: 0,
+            last: None,
+            status_text: String::new(),
+            snapshots: BTreeMap::new(),
+        }
+    }
 }
 
 impl RunRecord {
@@ -292,6 +316,7 @@ mod tests {
             started_usec: 0,
             last: None,
             status_text: String::new(),
+            snapshots: BTreeMap::new(),
         }
     }
 

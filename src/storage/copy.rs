@@ -277,6 +277,10 @@ impl DeviceSet for CopyDeviceSet {
         self.check()
     }
 
+    fn foreign(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     fn remove_foreign(&self, _thin_id: u32) -> Result<Removal, StorageError> {
         Ok(Removal::NotThere)
     }

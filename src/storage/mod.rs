@@ -46,6 +46,9 @@ pub const TREE: &str = "rootfs";
 /// The id of the device with an empty tree, from which every other descends.
 pub const BASE: &str = "base";
 
+/// The state of a pool whose directory another process has open, as [`StorageError::PoolState`] says it.
+pub const LOCKED: &str = "in use by another process";
+
 /// A set of devices. Every call may block on the disk; none blocks on another device's user.
 pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// Which driver this is.
@@ -133,13 +136,17 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// behind needs [`thin::salvage`].
     fn repair(&self) -> Result<Report, StorageError>;
 
+    /// Numbers in the pool of its devices that are on no record, without a look at what is on them; see
+    /// [`check`](Self::check).
+    fn foreign(&self) -> Vec<u32>;
+
     /// Deletes a device of the pool that is on no record, by its number there: see [`Report::foreign`]. For good.
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError>;
 
     /// The devices that take room now, the fastest first. Empty when nothing is written.
     fn growth(&self) -> Vec<DeviceGrowth>;
 
-    /// Sets who is told of the pool's room: when its level changes, and every second while it is
+    /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second while it is
     /// [`High`](PressureLevel::High) or worse. Called from a thread of the set's own, which does nothing else meanwhile:
     /// when it is `Full`, the last reserve is given to the writers after this returned. Driver `copy` never calls.
     fn on_pressure(&self, listener: PressureListener);
@@ -243,6 +250,16 @@ pub enum StorageError {
         /// By whom.
         by: String,
     },
+    /// It took longer than users of the device can bear, and was given up.
+    #[error("{op} device '{id}' took too long: {message}; see whether the disk answers, and try again")]
+    TookTooLong {
+        /// What was tried.
+        op: &'static str,
+        /// On which device.
+        id: DeviceId,
+        /// What became of it.
+        message: &'static str,
+    },
     /// The pool has no room.
     #[error(
         "the pool has no room: {free} free of {total} {what}, {reserve} are kept in reserve; remove containers or images, or grow the pool"
@@ -333,6 +350,7 @@ impl StorageError {
             Self::DeviceExists(_) => ErrorCode::NameInUse,
             Self::WrongState { .. } | Self::InUse { .. } => ErrorCode::DeviceInUse,
             Self::PoolFull { .. } => ErrorCode::PoolFull,
+            Self::TookTooLong { .. } => ErrorCode::Timeout,
             Self::NotSupported { .. } => ErrorCode::NotSupported,
             Self::PoolState { .. }
             | Self::Stale { .. }
@@ -401,7 +419,7 @@ fn lock_directory(directory: &Path) -> Result<File, StorageError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::PoolState {
             pool: directory.display().to_string(),
-            state: "in use by another process",
+            state: LOCKED,
             advice: "only one holmd can use a directory: stop the other, or configure another directory and prefix",
         }),
         other => other.map(|()| file).map_err(|error| failed("lock")(error.into())),

@@ -187,6 +187,10 @@ impl DeviceSet for View {
         self.set.remove_foreign(thin_id)
     }
 
+    fn foreign(&self) -> Vec<u32> {
+        self.set.foreign()
+    }
+
     fn growth(&self) -> Vec<DeviceGrowth> {
         let all = self.set.growth().into_iter();
         all.filter_map(|growth| Some(DeviceGrowth { id: self.inside(&growth.id)?, ..growth })).collect()

@@ -33,6 +33,9 @@ pub struct Pressure {
     pub level: PressureLevel,
     /// Bytes of data that are free now.
     pub free: Bytes,
+    /// Bytes that may be on their way into what is free: what the page cache of the host has to write, but no more than a
+    /// tenth of the pool.
+    pub dirty: Bytes,
     /// Bytes of data there are now.
     pub total: Bytes,
     /// Bytes by which the pool may still grow by itself.

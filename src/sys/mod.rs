@@ -19,6 +19,8 @@ pub mod loopback;
 pub mod loopdev;
 pub mod memfd;
 pub mod mount;
+#[cfg(feature = "daemon")]
+pub mod mountspace;
 pub mod namespace;
 pub mod openat2;
 pub mod pidfd;

@@ -102,6 +102,12 @@ pub fn add_attributes(mount: BorrowedFd<'_>, attributes: Attributes, depth: Dept
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes the topmost mount at `path` away (umount2(2)); a symbolic link at its end is not followed. EBUSY when somebody uses
+/// what is mounted.
+pub fn detach_at(path: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)?)
+}
+
 /// Makes the attached mount `root` the root of the namespace and drops the old one with all that is mounted on it
 /// (pivot_root(2), "pivot_root(".", ".")"). The process stands in the new root afterwards.
 ///

@@ -18,7 +18,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     Ok(Status::SUCCESS)
 }
 
-/// What clap makes of the options, and for bash and fish the names of containers and images.
+/// What clap makes of the options, and for bash and fish the names of containers, images and devices.
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "holmctl", &mut script);
@@ -44,6 +44,9 @@ _holmctl_with_names() {
         image)
             [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} =~ ^(inspect|rm|tag)$ ]] &&
                 names=$(holmctl image list --no-legend 2>/dev/null | cut -d ' ' -f 1) ;;
+        device)
+            [[ $COMP_CWORD -gt 2 && ${COMP_WORDS[2]} =~ ^(rm|mount|umount|grow|trim)$ ]] &&
+                names=$(holmctl device list --no-legend 2>/dev/null | cut -d ' ' -f 1) ;;
     esac
     COMPREPLY+=($(compgen -W "$names" -- "$current"))
 }
@@ -53,6 +56,7 @@ complete -F _holmctl_with_names -o nosort -o bashdefault -o default holmctl
 const FISH: &str = r#"
 complete -c holmctl -n "__fish_seen_subcommand_from start stop restart kill freeze thaw rm rename status show exec shell attach logs wait stats; and not __fish_seen_subcommand_from image device" -f -a "(holmctl list --all --no-legend 2>/dev/null | string split -f 1 ' ')"
 complete -c holmctl -n "__fish_seen_subcommand_from run create inspect tag; or __fish_seen_subcommand_from image; and __fish_seen_subcommand_from rm" -f -a "(holmctl image list --no-legend 2>/dev/null | string split -f 1 ' ')"
+complete -c holmctl -n "__fish_seen_subcommand_from device; and __fish_seen_subcommand_from rm mount umount grow trim" -f -a "(holmctl device list --no-legend 2>/dev/null | string split -f 1 ' ')"
 "#;
 
 #[cfg(test)]

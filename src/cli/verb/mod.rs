@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub(super) mod attach;
+pub(super) mod clone;
 pub(super) mod completion;
 pub(super) mod create;
 pub(super) mod device;
@@ -15,12 +16,15 @@ pub(super) mod logs;
 pub(super) mod rename;
 pub(super) mod restart;
 pub(super) mod rm;
+pub(super) mod rollback;
 pub(super) mod run;
 pub(super) mod shell;
 pub(super) mod show;
+pub(super) mod snapshot;
 pub(super) mod start;
 pub(super) mod stats;
 pub(super) mod status;
 pub(super) mod stop;
 pub(super) mod thaw;
+pub(super) mod update;
 pub(super) mod wait;

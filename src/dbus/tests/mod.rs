@@ -3,6 +3,7 @@
 mod auth;
 mod bus;
 mod contract;
+mod device_set;
 mod publisher;
 mod samples;
 

@@ -55,6 +55,7 @@ pub(super) fn container(text: &str) -> ContainerView {
         result: RunResult::None,
         oom_kills: 0,
         status_text: String::new(),
+        snapshots: Arc::default(),
     }
 }
 
@@ -76,7 +77,16 @@ pub(super) fn image(text: &str) -> ImageView {
 }
 
 pub(super) fn job(id: JobId) -> JobView {
-    JobView { id, kind: JobKind::Start, subject: "web".into(), progress: 0, total: 0, started_usec: 1, result: None }
+    JobView {
+        id,
+        kind: JobKind::Start,
+        subject: "web".into(),
+        progress: 0,
+        total: 0,
+        started_usec: 1,
+        frozen_usec: 0,
+        result: None,
+    }
 }
 
 pub(super) fn process(id: ProcessId) -> ProcessView {

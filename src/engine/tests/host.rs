@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use crate::engine::{
     StopOptions,
 };
 use crate::model::{
-    Bytes, ContainerName, DeviceId, DeviceInfo, DeviceState, Driver, ImageConfig, ImageInfo, ImageName, PoolStatus,
-    Status,
+    Bytes, ContainerName, DeviceId, DeviceInfo, DeviceState, Driver, ImageConfig, ImageInfo, ImageName, PoolState,
+    PoolStatus, Status,
 };
 use crate::records::Store;
 use crate::runtime::fake::FakeLauncher;
@@ -51,7 +52,11 @@ impl Host {
             config,
         };
         let host = Self {
-            devices: Arc::new(Faulty { set: storage::in_memory(), failing: Mutex::default() }),
+            devices: Arc::new(Faulty {
+                set: storage::in_memory(),
+                failing: Mutex::default(),
+                read_only: AtomicBool::default(),
+            }),
             scopes: Arc::new(FakeScopes::with_control_groups(&directory.path().join("cgroup"))),
             machines: Arc::default(),
             launcher: FakeLauncher::default(),
@@ -204,9 +209,15 @@ pub(super) async fn end_of(mut events: broadcast::Receiver<Event>, id: JobId) ->
 pub(super) struct Faulty {
     set: Arc<dyn DeviceSet>,
     failing: Mutex<BTreeMap<&'static str, usize>>,
+    read_only: AtomicBool,
 }
 
 impl Faulty {
+    /// From now on it says that it is read-only, or not.
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Relaxed);
+    }
+
     /// The next call of this method fails.
     pub(super) fn fail_next(&self, method: &'static str) {
         *self.failing.lock().unwrap().entry(method).or_default() += 1;
@@ -280,7 +291,11 @@ impl DeviceSet for Faulty {
     }
 
     fn status(&self) -> Result<PoolStatus, StorageError> {
-        self.set.status()
+        let mut status = self.set.status()?;
+        if self.read_only.load(Ordering::Relaxed) {
+            status.state = PoolState::ReadOnly;
+        }
+        Ok(status)
     }
 
     fn grow(&self, data: Bytes, metadata: Bytes) -> Result<PoolStatus, StorageError> {
@@ -301,6 +316,10 @@ impl DeviceSet for Faulty {
 
     fn repair(&self) -> Result<Report, StorageError> {
         self.set.repair()
+    }
+
+    fn foreign(&self) -> Vec<u32> {
+        self.set.foreign()
     }
 
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {

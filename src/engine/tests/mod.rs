@@ -1,6 +1,8 @@
 //! The engine's true policy, with fakes at the bottom: no root, no systemd, no device-mapper.
 
+mod devices;
 mod failures;
 mod host;
 mod life;
 mod restarts;
+mod snapshots;

@@ -2,7 +2,8 @@
 
 use super::host::{Host, Verbs, name, names, request};
 use crate::engine::{CreateRequest, RunIo};
-use crate::model::{ErrorCode, Exit, Lifetime, RunResult, Status};
+use crate::model::{DeviceId, ErrorCode, Exit, Lifetime, RunResult, Status};
+use crate::storage::{AddOptions, BASE, DeviceSet};
 use crate::sys::pidfd;
 
 /// A container called `web` that runs `shell`, and then the daemon is killed; its leader.
@@ -183,6 +184,10 @@ fn a_record_without_a_root_is_removed() {
             crate::storage::DeviceSet::remove_device(&*host.devices, &device.id).unwrap();
         }
     }
+    // But not while the journal may be older than the pool.
+    host.devices.set_read_only(true);
+    host.with_daemon(async |engine| assert_eq!(engine.look("web").status, Status::Created));
+    host.devices.set_read_only(false);
     host.with_daemon(async |engine| {
         assert!(engine.containers().is_empty());
         host.nothing_is_left().await;
@@ -254,4 +259,18 @@ fn a_start_that_a_killed_daemon_began_leaves_nothing_running_unknown() {
         engine.removed("web").await;
         host.nothing_is_left().await;
     });
+}
+
+#[test]
+fn a_layer_that_a_cut_left_without_an_image_is_removed_unless_its_image_may_only_be_unreadable() {
+    let host = Host::new();
+    let layer = DeviceId::parse("layer:left").unwrap();
+    let base = DeviceId::parse(BASE).unwrap();
+    let there = || host.devices.devices().unwrap().iter().any(|device| device.id == layer);
+    host.devices.add_device(&layer, &base, &AddOptions::default()).unwrap();
+    let damaged = host.path("state/images/damaged.json");
+    std::fs::write(&damaged, "{").unwrap();
+    host.with_daemon(async |_| assert!(there()));
+    std::fs::remove_file(&damaged).unwrap();
+    host.with_daemon(async |_| host.nothing_is_left().await);
 }

@@ -153,6 +153,17 @@ pub(super) fn look_at_foreign(
     label
 }
 
+/// Whether a device of `pool`, by its number and stamp, has the label of another pool. One that cannot be looked at has not.
+pub(super) fn is_of_another_pool(backend: &dyn Backend, names: &Names, device: &Device, pool: &str) -> bool {
+    match look_at_foreign(backend, names, device.thin, device.stamp, Replay::No) {
+        Ok(label) => label.is_some_and(|label| label.pool != pool),
+        Err(error) => {
+            tracing::debug!(%error, id = %device.id, "cannot look at the label, ignoring");
+            false
+        }
+    }
+}
+
 fn peek(backend: &dyn Backend, node: &Node) -> std::io::Result<Option<Label>> {
     match backend.peek(node) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{Backend, Mode, Numbers};
+use super::check::is_of_another_pool;
 use super::duplicate::Written;
 use super::journal::Journal;
 use super::keeper::Keep;
@@ -120,8 +121,13 @@ impl Core {
         resume_suspended(&*backend, &settings)?;
         let transaction = backend.numbers().map_err(|source| settings.failed("ask the status of", source))?.transaction;
         let pool = backend.listing()?;
-        let base = base_of(&state).map(|device| device.thin);
-        let plan = recovery::plan(&state, base, transaction, &pool);
+        let base = base_of(&state);
+        let mut plan = recovery::plan(&state, base.map(|device| device.thin), transaction, &pool);
+        // Numbers and stamps of two pools may be the same; a label says whose it is.
+        if plan.read_only.is_none() && base.is_some_and(|base| is_of_another_pool(&*backend, &names, base, &state.uuid))
+        {
+            plan.refuse(Mismatch::AnotherPool);
+        }
         let table = Table { state, lost: plan.lost, foreign: plan.foreign, read_only: plan.read_only.is_some() };
         let writer = Writer { journal, transaction, stopped: plan.read_only.map(Stop::Mismatch) };
         let core = Arc::new(Self {
@@ -160,6 +166,9 @@ impl Core {
             }
         }
         drop(writer);
+        if self.table().read_only {
+            return self.drop_stray_nodes();
+        }
         self.release_inactive()?;
         self.drop_stray_nodes()?;
         for thin in self.removing() {
@@ -466,6 +475,14 @@ impl Core {
             Some(Stop::Mismatch(Mismatch::JournalBehind)) => Err(state(
                 "newer than its journal",
                 "the journal was restored from an earlier time; put the newest copy of it back, or stop holmd and run 'holmctl device salvage'",
+            )),
+            Some(Stop::Mismatch(Mismatch::PoolBehind)) => Err(state(
+                "older than its journal",
+                "the metadata is of an earlier time or of another pool; put the newest copy of it back, or move the directory away to begin with an empty pool",
+            )),
+            Some(Stop::Mismatch(Mismatch::AnotherPool)) => Err(state(
+                "another pool",
+                "its base device has another pool's label: the files 'metadata' and 'data' were exchanged; put the right ones back",
             )),
             Some(Stop::Mismatch(Mismatch::BaseLost)) => Err(state(
                 "without its base device",

@@ -40,7 +40,8 @@ pub(super) struct Keep {
     pub(super) still: RwLock<()>,
     meter: Mutex<Meter>,
     listener: Mutex<Option<Arc<PressureListener>>>,
-    level: Mutex<PressureLevel>,
+    /// What was told last; nothing was told to a listener that is new.
+    level: Mutex<Option<PressureLevel>>,
     /// When it first looked.
     began: OnceLock<Instant>,
 }
@@ -191,24 +192,28 @@ impl Core {
         let data = room.data;
         let growable = space::growable(&data, self.host(Part::Data)?, self.settings.data_max);
         let block = self.settings.block_size;
-        let time_to_full = time_to_full(data.free().0 + growable.0, lock(&self.keep.meter).total(), block);
+        // The page cache may hold that much for the pool already. All of it may be another file system's, so it counts
+        // only up to a part.
+        let dirty = Bytes(self.backend.dirty().0.min(data.total.0 / 10));
+        let left = Bytes(data.free().0.saturating_sub(dirty.0));
+        let time_to_full = time_to_full(left.0 + growable.0, lock(&self.keep.meter).total(), block);
         let grows = space::next_data(&data, self.host(Part::Data)?, self.settings.data_max, block).is_some();
         let level = match numbers.mode {
             Mode::OutOfData => PressureLevel::Full,
             Mode::Write if grows || data.free() >= data.mark => PressureLevel::None,
             // Without metadata nothing can even be deleted.
             Mode::ReadOnly | Mode::Failed => PressureLevel::High,
-            _ if data.free() < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
+            _ if left < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
             _ => PressureLevel::Low,
         };
         let fastest = self.growth();
-        Ok(Pressure { level, free: data.free(), total: data.total, growable, time_to_full, fastest })
+        Ok(Pressure { level, free: data.free(), dirty, total: data.total, growable, time_to_full, fastest })
     }
 
     /// Tells who listens when the level changes, and again and again while something should be done.
     fn tell(&self, pressure: &Pressure) {
-        let before = std::mem::replace(&mut *lock(&self.keep.level), pressure.level);
-        if before == pressure.level && pressure.level < PressureLevel::High {
+        let before = lock(&self.keep.level).replace(pressure.level);
+        if before == Some(pressure.level) && pressure.level < PressureLevel::High {
             return;
         }
         // Not under the lock: the listener may ask for anything.
@@ -221,6 +226,7 @@ impl Core {
     /// Sets who is told.
     pub(super) fn listen(&self, listener: PressureListener) {
         *lock(&self.keep.listener) = Some(Arc::new(listener));
+        *lock(&self.keep.level) = None;
     }
 
     /// Devices that take room, the fastest first.

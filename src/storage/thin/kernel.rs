@@ -161,6 +161,11 @@ impl Control {
         self.line(name, DmFlags::DM_STATUS_TABLE)
     }
 
+    /// The status of a node of one target, as it is without waiting for the disk: its type and what that says.
+    pub(super) fn status(&self, name: &str) -> io::Result<Option<(String, String)>> {
+        self.line(name, DmFlags::DM_NOFLUSH)
+    }
+
     /// Sectors of a node of one target.
     pub(super) fn sectors(&self, name: &str) -> io::Result<u64> {
         let options = DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE);
@@ -213,7 +218,7 @@ impl Pool for Kernel {
     }
 
     fn numbers(&self) -> io::Result<Numbers> {
-        let (_, line) = self.control.line(&self.pool, DmFlags::DM_NOFLUSH)?.ok_or(io::ErrorKind::NotFound)?;
+        let (_, line) = self.control.status(&self.pool)?.ok_or(io::ErrorKind::NotFound)?;
         Numbers::parse(&line).ok_or_else(|| io::Error::other(format!("the status '{line}' is not understood")))
     }
 

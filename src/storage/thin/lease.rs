@@ -5,7 +5,7 @@
 //! was killed; the kernel removes it by itself, and nobody polls.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, RwLockReadGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::backend::{Mode, Node, Spec};
@@ -56,41 +56,6 @@ impl Core {
                 self.admit()
             }
             other => other,
-        }
-    }
-
-    /// Lets `make` make a snapshot of `origin`, which nobody writes to meanwhile; how long it was suspended for that.
-    pub(super) fn snapshot(
-        &self,
-        origin: &Device,
-        make: impl FnOnce() -> Result<Device, StorageError>,
-    ) -> Result<(Device, Option<Duration>), StorageError> {
-        // Held so that nobody activates the origin between the look at it and the snapshot.
-        let slot = self.slot(origin.thin);
-        let _held = lock(&slot);
-        let still = self.hold_still(origin)?;
-        let device = make()?;
-        Ok((device, still.map(HeldStill::end)))
-    }
-
-    /// Suspends an active origin: an unsuspended one could take blocks for its own that the snapshot shares.
-    fn hold_still(&self, origin: &Device) -> Result<Option<HeldStill<'_>>, StorageError> {
-        let (name, _) = self.node_names(origin);
-        let failed = |source| StorageError::DeviceMapper { op: "suspend", device: name.clone(), source };
-        match self.backend.node(&name).map_err(failed)? {
-            Some(node) if node.live => {}
-            _ => return Ok(None),
-        }
-        let quiet = self.quiet(|| {
-            let mount = self.open_mount(origin, Access::ReadOnly)?;
-            sync(origin, mount.as_fd())
-        })?;
-        let began = Instant::now();
-        match self.backend.suspend(&name) {
-            Ok(()) => Ok(Some(HeldStill { core: self, name, began, _quiet: quiet })),
-            // It went meanwhile.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-            Err(source) => Err(failed(source)),
         }
     }
 
@@ -354,34 +319,6 @@ impl Drop for ThinLease {
     fn drop(&mut self) {
         if let Some(core) = self.core.upgrade() {
             core.bell.ring();
-        }
-    }
-}
-
-/// An origin that is suspended; resumed whatever happens.
-#[derive(Debug)]
-struct HeldStill<'a> {
-    core: &'a Core,
-    name: String,
-    /// Before the suspend, which freezes the file system first.
-    began: Instant,
-    /// After its resume the pool may be stopped again.
-    _quiet: RwLockReadGuard<'a, ()>,
-}
-
-impl HeldStill<'_> {
-    /// Resumes it; how long it was suspended.
-    fn end(self) -> Duration {
-        let began = self.began;
-        drop(self);
-        began.elapsed()
-    }
-}
-
-impl Drop for HeldStill<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.core.backend.resume(&self.name) {
-            tracing::debug!(%error, self.name, "cannot resume a device; the next start does it");
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `hold`, `users` | nodes for other software, which stay until they are given back; who uses a node |
 //! | `resize`, `rollback` | another size, another content under the same id |
 //! | `hidden` | ids that nobody is shown |
+//! | `still` | a device in use is held still for a snapshot |
 //! | `remover` | the thread that gives back what nobody uses |
 //! | `space` | numbers, marks and admission: pure but for the asking |
 //! | `keeper`, `meter`, `ballast` | the thread that keeps room in the pool, and tells when it cannot |
@@ -55,6 +56,7 @@ mod scribe;
 mod setup;
 mod space;
 mod state;
+mod still;
 mod store;
 mod users;
 mod xfs;
@@ -289,6 +291,10 @@ impl DeviceSet for ThinDeviceSet {
 
     fn repair(&self) -> Result<Report, StorageError> {
         self.core.repair()
+    }
+
+    fn foreign(&self) -> Vec<u32> {
+        self.core.table().foreign.iter().copied().collect()
     }
 
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {

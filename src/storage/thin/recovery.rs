@@ -11,6 +11,8 @@
 //! | ready | device absent, or of another stamp | lost |
 //! | nothing | device there | quarantine |
 //! | behind the pool's transaction id | | the journal is of an earlier time: nothing is changed |
+//! | knows a device as made whose stamp the pool's transaction id has not reached | | the pool's metadata is of an earlier time, or another pool's: nothing is changed |
+//! | | the base's label names another pool | the files were exchanged: nothing is changed |
 //!
 //! A device is only ever deleted when the journal holds its number *and* its stamp: the pair is never given twice.
 
@@ -47,13 +49,25 @@ pub(super) struct Plan {
     pub(super) read_only: Option<Mismatch>,
 }
 
+impl Plan {
+    /// Nothing may be changed, for a reason that is not in what was compared.
+    pub(super) fn refuse(&mut self, why: Mismatch) {
+        self.actions.clear();
+        self.read_only = Some(why);
+    }
+}
+
 /// Journal and pool are not of the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mismatch {
     /// The pool went on without the journal.
     JournalBehind,
+    /// The journal knows devices as made that the pool has yet to make.
+    PoolBehind,
     /// The pool does not have the base, from which all else descends.
     BaseLost,
+    /// The base has another pool's label. Not found by [`plan`], which sees no labels.
+    AnotherPool,
 }
 
 /// Compares. `transaction` is the pool's transaction id.
@@ -93,6 +107,11 @@ pub(super) fn plan(state: &State, base: Option<u32>, transaction: u64, pool: &Li
 fn mismatch(state: &State, base: Option<u32>, transaction: u64, lost: &BTreeSet<u32>) -> Option<Mismatch> {
     if transaction > state.transaction {
         return Some(Mismatch::JournalBehind);
+    }
+    // The pool's id is raised before a device is made, and the kernel writes both to the disk before it says so.
+    let made = |phase: &Phase| matches!(phase, Phase::Ready | Phase::Pending);
+    if state.devices.values().any(|(device, phase)| made(phase) && device.stamp > transaction) {
+        return Some(Mismatch::PoolBehind);
     }
     base.filter(|base| lost.contains(base)).map(|_| Mismatch::BaseLost)
 }
@@ -171,6 +190,13 @@ mod tests {
         assert_eq!(plan.read_only, Some(Mismatch::JournalBehind));
         assert!(plan.actions.is_empty());
         assert_eq!(plan.foreign, BTreeSet::from([4]));
+    }
+
+    #[test]
+    fn a_pool_of_an_earlier_time_changes_nothing() {
+        let made = [Op::Create(device("a", 3, 5)), Op::Created { thin: 3 }];
+        let plan = plan(&state(&made), None, 4, &pool(&[(3, 4)]));
+        assert_eq!((plan.read_only, plan.actions), (Some(Mismatch::PoolBehind), vec![]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! device is the former one, after it the new one, and either way the other is deleted.
 
 use super::core::{Core, Draft, lock};
+use super::lease::GOING;
 use super::state::{Device, Phase};
 use crate::model::DeviceId;
 use crate::storage::{BASE, StorageError};
@@ -15,7 +16,8 @@ impl Core {
         let former = self.find(id, &[Phase::Ready])?;
         let origin = self.find(to, &[Phase::Ready])?;
         self.admit_after_removals()?;
-        // Early, so that most refusals cost nothing.
+        // Early, so that most refusals cost nothing. What was stopped just now may be on its way.
+        self.wait_for_last_close(&former)?;
         self.with_former(&former, || Ok(()))?;
         let draft = Draft { id, origin: Some(&origin), size: former.size, pending: true, replaces: Some(former.thin) };
         let (device, _) = self.snapshot(&origin, || self.begin(&draft))?;
@@ -23,6 +25,15 @@ impl Core {
         let replaced = shrunk.and_then(|()| self.with_former(&former, || self.replace(&device)));
         replaced.inspect_err(|_| self.abandon(&device))?;
         self.bell.ring();
+        Ok(())
+    }
+
+    fn wait_for_last_close(&self, device: &Device) -> Result<(), StorageError> {
+        let (name, _) = self.node_names(device);
+        let failed = |source| StorageError::DeviceMapper { op: "look at", device: name.clone(), source };
+        if self.backend.node(&name).map_err(failed)?.is_some_and(|node| node.leaving) {
+            self.backend.wait_gone(&name, GOING).map_err(failed)?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 
+use super::backend::{Mode, Numbers};
 use super::health::{self, Depth};
 use super::journal::Journal;
 use super::kernel::{Control, Kernel, number};
@@ -74,17 +75,30 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
     };
     let control = Control::open().map_err(failed("open the control device for"))?;
     let members = Members::open(config, &names, &control)?;
-    let superblock = Superblock::read(members.metadata().1, 0).ok();
-    let block_size = superblock.map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
+    let superblock = || Superblock::read(members.metadata().1, 0).ok();
+    let block_size = superblock().map_or(config.block_size, |found| Bytes(u64::from(found.data_block_sectors) * 512));
     let fresh = || {
-        if let Some(superblock) = &superblock {
+        // Read now: a pool that goes leaves its last word in it.
+        if let Some(superblock) = &superblock() {
             health::check(members.metadata().0, superblock, depth)?;
         }
         create(&control, &name, &names, block_size, &members)
     };
     let info = match control.info(&name).map_err(failed("look at"))? {
         Some(info) if info.flags().contains(devicemapper::DmFlags::DM_ACTIVE_PRESENT) => {
-            adopt(&control, &name, &names, info, &members)?
+            let info = adopt(&control, &name, &names, info, &members)?;
+            // Metadata that met an error can only be checked while the pool is not active. A pool that was given to us is
+            // not ours to take down.
+            let ours = !matches!(config.store, Store::Pool(_));
+            if ours
+                && info.open_count() == 0
+                && must_be_checked(&control, &name).map_err(failed("ask the status of"))?
+            {
+                control.remove(&name).map_err(failed("deactivate"))?;
+                fresh()?
+            } else {
+                info
+            }
         }
         Some(_) => {
             // Its maker died before the table was loaded.
@@ -107,6 +121,11 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
         running: RwLock::default(),
         held: Mutex::default(),
     })
+}
+
+fn must_be_checked(control: &Control, name: &str) -> io::Result<bool> {
+    let status = control.status(name)?.and_then(|(_, line)| Numbers::parse(&line));
+    Ok(status.is_some_and(|numbers| numbers.needs_check || numbers.mode == Mode::Failed))
 }
 
 /// The pool's node.

@@ -1,110 +1,102 @@
-//! One container: a task that owns its state and performs what `lifecycle` decides, one thing after another.
+//! The task of one container: it owns its state and performs what `lifecycle` decides, one thing after another.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, mpsc, oneshot};
+use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::cgroup::Cgroup;
-use super::error::EngineError;
-use super::jobs::Job;
-use super::lifecycle::{Action, Event, Next, Refusal, State, step};
-use super::outcome::{belongs, in_words, last_run, never_started};
-use super::request::{RunIo, StopOptions, Who};
-use super::run::{Handles, Run};
-use super::steps::Steps;
-use super::view::{ContainerView, Event as Change, JobResult};
-use super::{Inner, blocking};
-use crate::model::{ContainerName, Exit, ExitRecord, Lifetime, RunResult, now_usec};
+use super::{Request, Shared};
+use crate::engine::cgroup::Cgroup;
+use crate::engine::error::EngineError;
+use crate::engine::jobs::Job;
+use crate::engine::lifecycle::{Action, Event, Next, Refusal, State, step};
+use crate::engine::outcome::{belongs, in_words, last_run, never_started};
+use crate::engine::request::{RunIo, StopOptions, Who};
+use crate::engine::run::{Handles, Run};
+use crate::engine::steps::Steps;
+use crate::engine::view::{ContainerView, Event as Change, JobResult};
+use crate::engine::{Inner, blocking, start, table};
+use crate::model::{Exit, ExitRecord, Lifetime, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
 const LEAVING: Duration = Duration::from_secs(5);
+/// The journal's entries about that: see `packaging/holm.catalog`.
+pub(in crate::engine) const HELD_ID: &str = "c2f3b1f0a8c84b2e9a4d6b7c1e5f9a03";
+pub(in crate::engine) const RELEASED_ID: &str = "5f0d7c9e41b34a6f8e2ab6d15c7093e8";
+/// What is said of a container that is held.
+const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
 /// How long a freeze waits for processes that are entering.
 const ENTERING: Duration = Duration::from_secs(10);
 
-/// A container as the engine's table holds it: its view, its handles, and the way to its task.
-#[derive(Debug)]
-pub(super) struct Container {
-    requests: mpsc::UnboundedSender<Request>,
-    shared: Arc<Shared>,
+/// The state of a container that was found running. A removal or restart that was to follow is forgotten: the job that
+/// asked for it ended with the daemon that had it.
+fn found(run: &Run) -> State {
+    match run.record.stopping {
+        // Killed again if need be: whether it was is not known.
+        true => State::Stopping { forced: false, next: Next::Rest },
+        // One that is held may not stand still yet: it waits for the pool.
+        false if run.record.held || run.handles.cgroup.is_frozen() => State::Frozen,
+        false => State::Running,
+    }
+}
+
+/// What the owner of a job waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    Running,
+    Resting,
+    Gone,
 }
 
 #[derive(Debug)]
-struct Shared {
-    view: RwLock<ContainerView>,
-    handles: RwLock<Option<Arc<Handles>>>,
-    /// Held for reading by whoever enters, for writing by a freeze: nobody enters a container that is being frozen.
-    door: Arc<tokio::sync::RwLock<()>>,
+pub(super) struct Task {
+    pub(super) engine: Arc<Inner>,
+    pub(super) shared: Arc<Shared>,
+    inbox: mpsc::UnboundedReceiver<Request>,
+    pub(super) record: ContainerRecord,
+    pub(super) state: State,
+    pub(super) run: Option<Run>,
+    deadline: Option<Instant>,
+    waiters: Vec<(Goal, Job)>,
+    next_io: Option<RunIo>,
+    stop: StopOptions,
+    pub(super) start_error: Option<JobResult>,
+    /// Where the last run was: its scope may not be gone yet.
+    left: Option<Cgroup>,
 }
 
-/// What a container's task is asked.
-#[derive(Debug)]
-pub(super) enum Request {
-    /// Start it.
-    Start {
-        /// This run's input and output.
-        io: RunIo,
-        /// The job that ends when it runs.
-        job: Job,
-    },
-    /// Stop it.
-    Stop {
-        /// How.
-        options: StopOptions,
-        /// The job that ends when it rests.
-        job: Job,
-    },
-    /// Stop it if it runs, and start it.
-    Restart {
-        /// How to stop.
-        options: StopOptions,
-        /// The job that ends when it runs again.
-        job: Job,
-    },
-    /// Remove it.
-    Remove {
-        /// Even if it runs.
-        force: bool,
-        /// The job that ends when it is gone.
-        job: Job,
-    },
-    /// Freeze (`true`) or thaw it.
-    Freeze {
-        /// Which of the two.
-        freeze: bool,
-        /// The answer.
-        reply: oneshot::Sender<Result<(), EngineError>>,
-    },
-    /// Give it another name.
-    Rename {
-        /// The new name, already reserved in the table.
-        to: ContainerName,
-        /// The answer.
-        reply: oneshot::Sender<Result<(), EngineError>>,
-    },
+enum Input {
+    Asked(Request),
+    Ended,
+    Deadline,
+    Closed,
 }
 
-impl Container {
-    /// Sets a container's task to work on `record`, with the run that was found under way, if any.
-    pub(super) fn adopt(engine: &Arc<Inner>, mut record: ContainerRecord, run: Option<Run>) -> Arc<Self> {
-        record.spec.size = record.spec.size.or_else(|| engine.root_size(&record.spec.id));
+impl Task {
+    /// Sets it to work.
+    pub(super) fn begin(
+        engine: Arc<Inner>,
+        record: ContainerRecord,
+        run: Option<Run>,
+        inbox: mpsc::UnboundedReceiver<Request>,
+    ) -> Arc<Shared> {
         let state = run.as_ref().map_or(State::Resting, found);
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
             door: Arc::default(),
+            root: Arc::default(),
         });
-        let (requests, inbox) = mpsc::unbounded_channel();
         let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
             true => Instant::now(),
             false => Instant::now() + record.spec.stop.timeout(),
         });
-        let task = Task {
-            engine: Arc::clone(engine),
+        let task = Self {
+            engine,
             shared: Arc::clone(&shared),
             inbox,
             record,
@@ -118,101 +110,9 @@ impl Container {
             left: None,
         };
         tokio::spawn(task.work());
-        Arc::new(Self { requests, shared })
+        shared
     }
 
-    /// The container as it is now.
-    pub(super) fn view(&self) -> ContainerView {
-        self.shared.view.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What signals and entering need; `NotRunning` while there is no payload.
-    pub(super) fn handles(&self) -> Result<Arc<Handles>, EngineError> {
-        let handles = self.shared.handles.read().unwrap_or_else(PoisonError::into_inner).clone();
-        handles.ok_or_else(|| EngineError::NotRunning(self.view().name().clone()))
-    }
-
-    /// Keeps the container from being frozen, while somebody enters.
-    pub(super) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
-        Arc::clone(&self.shared.door).read_owned().await
-    }
-
-    /// Asks its task. The answer comes by the request's own means, also when the container is gone.
-    pub(super) fn ask(&self, request: Request) {
-        if let Err(mpsc::error::SendError(request)) = self.requests.send(request) {
-            request.refuse(self.view().name());
-        }
-    }
-
-    /// Shows it under another name; the caller holds the table.
-    pub(super) fn show_as(&self, name: ContainerName) -> ContainerView {
-        let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-        view.unit = scope_name(&name);
-        Arc::make_mut(&mut view.spec).name = name;
-        view.clone()
-    }
-}
-
-impl Request {
-    /// The answer of a container that is gone.
-    fn refuse(self, name: &ContainerName) {
-        let gone = EngineError::NoSuchContainer(name.to_string());
-        match self {
-            Self::Start { job, .. } | Self::Stop { job, .. } | Self::Restart { job, .. } | Self::Remove { job, .. } => {
-                job.finish(JobResult::from(&gone));
-            }
-            Self::Freeze { reply, .. } | Self::Rename { reply, .. } => {
-                // Who asked may have given up.
-                let _ = reply.send(Err(gone));
-            }
-        }
-    }
-}
-
-/// The state of a container that was found running. A removal or restart that was to follow is forgotten: the job that
-/// asked for it ended with the daemon that had it.
-fn found(run: &Run) -> State {
-    match run.record.stopping {
-        // Killed again if need be: whether it was is not known.
-        true => State::Stopping { forced: false, next: Next::Rest },
-        false if run.handles.cgroup.is_frozen() => State::Frozen,
-        false => State::Running,
-    }
-}
-
-/// What the owner of a job waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
-    Running,
-    Resting,
-    Gone,
-}
-
-#[derive(Debug)]
-struct Task {
-    engine: Arc<Inner>,
-    shared: Arc<Shared>,
-    inbox: mpsc::UnboundedReceiver<Request>,
-    record: ContainerRecord,
-    state: State,
-    run: Option<Run>,
-    deadline: Option<Instant>,
-    waiters: Vec<(Goal, Job)>,
-    next_io: Option<RunIo>,
-    stop: StopOptions,
-    start_error: Option<JobResult>,
-    /// Where the last run was: its scope may not be gone yet.
-    left: Option<Cgroup>,
-}
-
-enum Input {
-    Asked(Request),
-    Ended,
-    Deadline,
-    Closed,
-}
-
-impl Task {
     async fn work(mut self) {
         while self.state != State::Gone {
             match self.next_input().await {
@@ -266,7 +166,32 @@ impl Task {
             Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job, |_| {}).await,
             Request::Freeze { freeze, reply } => {
                 let event = if freeze { Event::Freeze } else { Event::Thaw };
+                // From now on it is as somebody wants it to be.
+                self.note_held(false);
                 let result = self.apply(event).await;
+                let _ = reply.send(result);
+            }
+            Request::Held => self.held().await,
+            Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
+                self.note_held(false);
+                self.happened(Event::Release).await;
+                info!(container = %self.record.spec.name, op = "release", message_id = RELEASED_ID, "Container {} goes on: the pool has room again.", self.record.spec.name);
+            }
+            Request::Release => {}
+            Request::Snapshots { change, reply } => {
+                let result = self.change_snapshots(change).await;
+                let _ = reply.send(result);
+            }
+            Request::Rollback { snapshot, reply } => {
+                let result = self.roll_back(&snapshot).await;
+                let _ = reply.send(result);
+            }
+            Request::Limit { limits, reply } => {
+                let result = self.limit(limits).await;
+                let _ = reply.send(result);
+            }
+            Request::Resized { size, reply } => {
+                let result = self.resized(size).await;
                 let _ = reply.send(result);
             }
             Request::Rename { to, reply } => {
@@ -369,7 +294,7 @@ impl Task {
         self.start_error = None;
         self.publish();
         self.see_off_last_run().await;
-        match super::start::launch(&self.engine, &self.record, io).await {
+        match start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
@@ -465,6 +390,22 @@ impl Task {
             .map_err(|source| EngineError::State { op, path, source })
     }
 
+    async fn held(&mut self) {
+        let before = self.state;
+        if before == State::Running {
+            self.note_held(true);
+            warn!(container = %self.record.spec.name, op = "hold", message_id = HELD_ID, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
+        }
+        self.happened(Event::Held).await;
+    }
+
+    fn note_held(&mut self, held: bool) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.record.held != held) {
+            run.record.held = held;
+            self.save_run();
+        }
+    }
+
     async fn close_door(&self) -> Result<OwnedRwLockWriteGuard<()>, EngineError> {
         let closed = Arc::clone(&self.shared.door).write_owned();
         tokio::time::timeout(ENTERING, closed).await.map_err(|_| EngineError::Timeout("a process that is entering"))
@@ -479,7 +420,7 @@ impl Task {
         run.reap_later();
         self.left = Some(run.handles.cgroup.clone());
         if run.handles.terminal.is_some() {
-            super::table::release_terminal(&self.record.spec);
+            table::release_terminal(&self.record.spec);
         }
         self.engine.unregister_machine(&self.record.spec.name);
         let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
@@ -506,42 +447,6 @@ impl Task {
         self.engine.events.send(Change::ContainerExited { name, status, result: last.result });
     }
 
-    /// The device first: a crash in between leaves a record without a device, which the next start takes as removed.
-    async fn delete(&mut self) {
-        let mut steps = Steps::begin();
-        match self.engine.delete_root(&self.record.spec.id).await {
-            Ok(()) => {}
-            Err(error) => {
-                warn!(container = %self.record.spec.name, op = "remove", "{error}");
-                self.start_error = Some(JobResult::from(&error));
-                self.state = State::Resting;
-                self.fail_waiters(Goal::Gone, &error);
-                return;
-            }
-        }
-        steps.lap("Root");
-        let id = self.record.spec.id.clone();
-        if let Err(error) = self.with_store(move |store| store.remove_container(&id)).await {
-            warn!(container = %self.record.spec.name, op = "remove", "{error}: the next start of holmd removes it");
-        }
-        steps.lap("Record");
-        self.engine.forget(&self.record.spec.name);
-        steps.finish("remove", &self.record.spec.name);
-    }
-
-    /// On disk first, then in the table and the view at once.
-    async fn rename(&mut self, to: ContainerName) -> Result<(), EngineError> {
-        if self.state != State::Resting {
-            return Err(self.refusal(Refusal::Active));
-        }
-        let mut record = self.record.clone();
-        record.spec.name = to.clone();
-        self.with_store(move |store| store.put_container(&record, Durability::Synced)).await?;
-        let from = std::mem::replace(&mut self.record.spec.name, to.clone());
-        self.engine.rename(&from, to);
-        Ok(())
-    }
-
     /// Ends every job whose goal is reached or can no longer be.
     fn settle(&mut self) {
         let reached = match self.state {
@@ -563,7 +468,7 @@ impl Task {
         }
     }
 
-    fn fail_waiters(&mut self, goal: Goal, error: &EngineError) {
+    pub(super) fn fail_waiters(&mut self, goal: Goal, error: &EngineError) {
         for (wanted, job) in std::mem::take(&mut self.waiters) {
             if wanted == goal {
                 job.finish(JobResult::from(error));
@@ -573,7 +478,7 @@ impl Task {
         }
     }
 
-    fn refusal(&self, refusal: Refusal) -> EngineError {
+    pub(super) fn refusal(&self, refusal: Refusal) -> EngineError {
         let name = self.record.spec.name.clone();
         match refusal {
             Refusal::NotRunning => EngineError::NotRunning(name),
@@ -587,7 +492,7 @@ impl Task {
     }
 
     /// Shows the container as it is now, to readers and listeners.
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let now = view(&self.record, self.state, self.run.as_ref());
         let mut shown = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
         if *shown != now {
@@ -601,7 +506,7 @@ impl Task {
         *self.shared.handles.write().unwrap_or_else(PoisonError::into_inner) = handles;
     }
 
-    async fn save(&self, durability: Durability) {
+    pub(super) async fn save(&self, durability: Durability) {
         let record = self.record.clone();
         if let Err(error) = self.with_store(move |store| store.put_container(&record, durability)).await {
             warn!(container = %self.record.spec.name, op = "save", "{error}");
@@ -609,7 +514,7 @@ impl Task {
     }
 
     /// What goes to the disk may take as long as the disk likes.
-    async fn with_store(
+    pub(super) async fn with_store(
         &self,
         work: impl FnOnce(&Store) -> Result<(), RecordError> + Send + 'static,
     ) -> Result<(), RecordError> {
@@ -656,6 +561,10 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         exit: ended.and_then(|last| last.exit),
         result: ended.map_or(RunResult::None, |last| last.result),
         oom_kills: ended.map_or(0, |last| last.oom_kills),
-        status_text: record.status_text.clone(),
+        status_text: match run {
+            Some(run) if run.record.held => HELD.to_owned(),
+            _ => record.status_text.clone(),
+        },
+        snapshots: Arc::new(record.snapshots.clone()),
     }
 }
