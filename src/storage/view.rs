@@ -183,12 +183,12 @@ impl DeviceSet for View {
         self.set.repair()
     }
 
-    fn foreign(&self) -> Vec<u32> {
-        self.set.foreign()
-    }
-
     fn remove_foreign(&self, thin_id: u32) -> Result<Removal, StorageError> {
         self.set.remove_foreign(thin_id)
+    }
+
+    fn foreign(&self) -> Vec<u32> {
+        self.set.foreign()
     }
 
     fn growth(&self) -> Vec<DeviceGrowth> {

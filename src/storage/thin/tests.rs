@@ -600,7 +600,11 @@ fn whoever_listens_hears_of_a_lack_of_room_and_of_its_end() {
     }
     use PressureLevel::{High, Low, None};
     let levels: Vec<_> = heard.lock().unwrap().iter().map(|pressure| pressure.level).collect();
-    assert_eq!(levels, [None, Low, High, High, None], "how it is at first; high is said again until something is done");
+    assert_eq!(
+        levels,
+        [None, High, Low, High, High, None],
+        "how it is at first; high is said again until something is done"
+    );
 }
 
 #[test]
