@@ -7,6 +7,7 @@
 //! | `copy.rs`, `tree.rs` | driver `copy`: copies of whole trees |
 //! | `view.rs` | a part of a set: ids with a prefix |
 //! | `leases.rs` | who uses which device |
+//! | `out_of_order.rs` | in the place of a set that must be repaired by hand first |
 //! | `words.rs` | what a set says of its room and its health |
 //! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
 
@@ -15,6 +16,7 @@ pub mod thin;
 
 mod crc32c;
 mod leases;
+mod out_of_order;
 mod tree;
 mod view;
 mod words;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 
 use self::copy::CopyDeviceSet;
+pub use self::out_of_order::out_of_order;
 use self::thin::{ThinConfig, ThinDeviceSet};
 pub use self::view::View;
 pub use self::words::{
@@ -304,6 +307,12 @@ pub enum StorageError {
         /// What to do.
         advice: String,
     },
+    /// The set waits for a repair by hand.
+    #[error("{reason}; then restart holmd")]
+    OutOfOrder {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A file of ours is damaged.
     #[error("{path} is damaged: {reason}")]
     Damaged {
@@ -354,6 +363,7 @@ impl StorageError {
             Self::NotSupported { .. } => ErrorCode::NotSupported,
             Self::PoolState { .. }
             | Self::Stale { .. }
+            | Self::OutOfOrder { .. }
             | Self::Damaged { .. }
             | Self::Io { .. }
             | Self::DeviceMapper { .. }
