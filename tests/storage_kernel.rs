@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use holm::model::{Bytes, DeviceId, DeviceState};
+use holm::model::{Bytes, DeviceId, DeviceState, FileSystem};
 use holm::storage::thin::{ThinConfig, ThinDeviceSet};
 use holm::storage::{Access, AddOptions, DeviceSet, Removal, StorageError, TREE};
 
@@ -107,7 +107,22 @@ fn loops_of(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn the_driver_does_what_every_driver_does() {
     let Some(rig) = Rig::new() else { return };
-    behaviour::every_behaviour(&Subject { open: &|| rig.open(), real_mounts: true, sizes: true });
+    behaviour::every_behaviour(&Subject { open: &|| rig.open(), real_mounts: true, sizes: true, shrinks: true });
+}
+
+#[test]
+fn the_driver_does_it_with_xfs_too() {
+    let Some(rig) = Rig::new() else { return };
+    let mut config = rig.config();
+    config.file_system = FileSystem::Xfs;
+    let open = || ThinDeviceSet::open(&config).unwrap() as Arc<dyn DeviceSet>;
+    behaviour::every_behaviour(&Subject { open: &open, real_mounts: true, sizes: true, shrinks: false });
+    // What is configured holds for new pools only.
+    let set = rig.open();
+    add(&set, "c", "base");
+    write(set.mount_device(&id("c"), Access::ReadWrite).unwrap().mount(), "xfs");
+    assert_eq!(set.check().unwrap().findings, []);
+    remove_for_good(&set, "c");
 }
 
 #[test]

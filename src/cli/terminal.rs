@@ -91,6 +91,8 @@ fn copy_output(master: &OwnedFd, drained: &Notify) {
 }
 
 fn copy_input(master: &OwnedFd, detached: &Notify) {
+    // Asked now: one that has gone away is none any more.
+    let on_terminal = io::stdin().is_terminal();
     let mut stdin = io::stdin().lock();
     let mut escape = Escape::default();
     let mut buffer = [0; 4096];
@@ -102,7 +104,7 @@ fn copy_input(master: &OwnedFd, detached: &Notify) {
             return;
         }
     }
-    if !io::stdin().is_terminal() {
+    if !on_terminal {
         // The end of a file, as a terminal tells it. The payload may have gone already.
         let _ = write_all(master, &[END_OF_TRANSMISSION]);
     }

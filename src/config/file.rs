@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::model::{Bytes, Driver};
+use crate::model::{Bytes, Driver, FileSystem};
 
 use super::{Config, ConfigError, LogLevel, Mistake};
 
@@ -42,6 +42,7 @@ struct Storage {
     metadata_size: Option<Bytes>,
     #[serde(deserialize_with = "size")]
     base_size: Option<Bytes>,
+    filesystem: Option<FileSystem>,
     #[serde(deserialize_with = "absolute_path")]
     data_device: Option<PathBuf>,
     #[serde(deserialize_with = "absolute_path")]
@@ -110,6 +111,7 @@ impl Storage {
         replace(&mut storage.data_max_size, self.data_max_size.map(Some));
         replace(&mut storage.metadata_size, self.metadata_size.map(Some));
         replace(&mut storage.base_size, self.base_size);
+        replace(&mut storage.filesystem, self.filesystem);
         replace(&mut storage.data_device, self.data_device.map(Some));
         replace(&mut storage.metadata_device, self.metadata_device.map(Some));
         replace(&mut storage.device, self.device.map(Some));

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::{Bytes, Driver};
+use crate::model::{Bytes, Driver, FileSystem};
 
 pub use error::{ConfigError, Mistake};
 
@@ -51,6 +51,8 @@ pub struct StorageConfig {
     pub metadata_size: Option<Bytes>,
     /// `base-size`: virtual size of the empty file system from which everything descends.
     pub base_size: Bytes,
+    /// `filesystem`: what the base is formatted with when it is made.
+    pub filesystem: FileSystem,
     /// `data-device`: block device for the pool's data, with `metadata-device`; `None` is files in `directory`.
     pub data_device: Option<PathBuf>,
     /// `metadata-device`: block device for the pool's metadata, with `data-device`.
@@ -153,6 +155,7 @@ impl Default for StorageConfig {
             data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
+            filesystem: FileSystem::Ext4,
             data_device: None,
             metadata_device: None,
             device: None,

@@ -39,6 +39,7 @@ fn every_key_is_read() {
         data-max-size = "1T"
         metadata-size = 134217728
         base-size = "1.5G"
+        filesystem = "xfs"
         data-device = "/dev/vdb2"
         metadata-device = "/dev/vdb1"
         device = "/dev/vdc"
@@ -65,6 +66,7 @@ fn every_key_is_read() {
                 data_max_size: Some(Bytes(1 << 40)),
                 metadata_size: Some(Bytes(128 << 20)),
                 base_size: Bytes(3 << 29),
+                filesystem: FileSystem::Xfs,
                 data_device: Some("/dev/vdb2".into()),
                 metadata_device: Some("/dev/vdb1".into()),
                 device: Some("/dev/vdc".into()),
@@ -110,6 +112,7 @@ fn a_bad_value_is_shown_with_its_place_and_its_key() {
         ("[storage]\nbase-size = \"10X\"", 2, 13, "storage.base-size", "such as 512M"),
         ("[storage]\nbase-size = 10", 2, 13, "storage.base-size", "too small"),
         ("[storage]\nbase-size = -1", 2, 13, "storage.base-size", "positive"),
+        ("[storage]\nfilesystem = \"fat\"", 2, 14, "storage.filesystem", "expected"),
         ("[storage]\ndevice = \"sdb\"", 2, 10, "storage.device", "absolute"),
         ("[storage]\npool = \"a/b\"", 2, 8, "storage.pool", "dmsetup"),
         ("[storage]\ndirectory = \"x/y\"", 2, 13, "storage.directory", "absolute"),

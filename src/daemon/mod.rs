@@ -1,8 +1,8 @@
 //! The daemon: wiring only. Builds the parts, the engine and the bus, and says when it is ready and when it stops.
 
 mod logging;
+mod offline;
 mod options;
-mod salvage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::dbus::{self, SystemState};
 use crate::engine::{Engine, EngineError, Parts, Settings};
 use crate::records::{RecordError, Store};
 use crate::runtime::{InitImage, LaunchError};
-use crate::storage::{DeviceSet, StorageError};
+use crate::storage::{self, DeviceSet, StorageError};
 use crate::sys::sender;
 use crate::systemd::{Machined, Scopes, Systemd, SystemdError, notify};
 
@@ -81,7 +81,8 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::CheckConfig(roots) => check_config(&roots),
-        Command::Salvage(roots) => salvage::run(&roots),
+        Command::Salvage(roots) => offline::salvage(&roots),
+        Command::Adopt(roots) => offline::adopt(&roots),
         Command::Run(roots) => run(&roots),
     };
     match result {
@@ -174,10 +175,21 @@ fn features(engine: &Engine) -> Vec<String> {
     [engine.driver().as_str(), "machined", "journal"].map(str::to_owned).to_vec()
 }
 
+/// See `packaging/holm.catalog`.
+const OUT_OF_ORDER_ID: &str = "9d2c64b1e7a34f0c8b5e31f7a6d09c42";
+
 /// Opening the pool may check and recover.
 async fn open_devices(config: &Config) -> Result<Arc<dyn DeviceSet>, DaemonError> {
     let storage = config.storage.clone();
-    let opened = in_background(move || options::open_storage(&storage)).await?;
+    let directory = storage.directory.join("pool");
+    let opened = match in_background(move || options::open_storage(&storage)).await {
+        // Containers may run, and somebody has to look after them until that is repaired.
+        Err(error @ StorageError::Damaged { .. }) => {
+            error!(op = "daemon", message_id = OUT_OF_ORDER_ID, "Devices are not available: {error}");
+            return Ok(storage::out_of_order(directory, &error));
+        }
+        opened => opened?,
+    };
     if let Some(reason) = opened.fallback {
         info!(op = "daemon", "Roots are kept as copies of trees: {reason}");
     }

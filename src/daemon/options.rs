@@ -12,13 +12,16 @@ use crate::storage::{self, DriverChoice, Opened, StorageError};
 pub(super) const HELP: &str = "\
 holmd, the daemon of Holm: containers as systemd scopes on thin snapshots, over D-Bus as org.holm1
 
-Usage: holmd [--config-root DIR]... [--check-config | --salvage | --version | --help]
+Usage: holmd [--config-root DIR]... [--check-config | --salvage | --adopt | --version | --help]
 
   --config-root DIR  read DIR/holm.toml and DIR/holm.toml.d/*.toml instead of those in /usr/lib/holm
                      and /etc/holm; may be given more than once, later ones win
   --check-config     read the configuration, say what is wrong with it, and exit
   --salvage          rebuild a journal of the pool that is lost or too old, write what was found as JSON,
                      and exit; people use 'holmctl device salvage'
+  --adopt            take the configured block devices or pool over, which are not known to be Holm's, giving
+                     up anything else that is on them; write what was found as JSON, and exit; people use
+                     'holmctl device adopt'
 ";
 
 /// What the daemon is asked to do.
@@ -28,6 +31,7 @@ pub(super) enum Command {
     Version,
     CheckConfig(Vec<PathBuf>),
     Salvage(Vec<PathBuf>),
+    Adopt(Vec<PathBuf>),
     Run(Vec<PathBuf>),
 }
 
@@ -41,6 +45,7 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
             Some("--version") => return Ok(Command::Version),
             Some("--check-config") => command = Command::CheckConfig,
             Some("--salvage") => command = Command::Salvage,
+            Some("--adopt") => command = Command::Adopt,
             Some("--config-root") => {
                 roots.push(PathBuf::from(arguments.next().ok_or("--config-root needs a directory")?));
             }
@@ -72,6 +77,7 @@ pub(super) fn thin_config(config: &StorageConfig) -> ThinConfig {
         data_max_size: config.data_max_size,
         metadata_size: config.metadata_size,
         base_size: config.base_size,
+        file_system: config.filesystem,
         ..ThinConfig::new(config.directory.join("pool"))
     }
 }

@@ -40,8 +40,13 @@ fn hold(inner: &Inner, pressure: &Pressure, count: usize) {
     let of = |growth: &crate::storage::DeviceGrowth| {
         containers.iter().find(|container| container_device(container.view().id()) == growth.id)
     };
+    let mut writers: Vec<_> = pressure.fastest.iter().filter_map(of).collect();
+    if writers.is_empty() && pressure.level == PressureLevel::Full {
+        // So fast that nobody was seen to write.
+        writers.extend(&containers);
+    }
     let mut held = 0;
-    for container in pressure.fastest.iter().filter_map(of) {
+    for container in writers {
         if held == count {
             return;
         }

@@ -50,6 +50,17 @@ impl DeviceState {
     }
 }
 
+/// What devices are formatted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileSystem {
+    /// ext4.
+    #[default]
+    Ext4,
+    /// xfs, which can grow but never shrink.
+    Xfs,
+}
+
 /// One device, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {

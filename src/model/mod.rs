@@ -14,7 +14,7 @@ pub use bytes::{Bytes, ParseBytesError};
 pub use container::{
     BindMount, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Status, StopPolicy,
 };
-pub use device::{DeviceInfo, DeviceState, Driver, PoolState, PoolStatus};
+pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolStatus};
 pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};

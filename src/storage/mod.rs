@@ -5,6 +5,9 @@
 //! | this one | the trait and its words; free of device-mapper types |
 //! | `thin/` | driver `thin`: snapshots in a device-mapper pool |
 //! | `copy/` | driver `copy`: copies of whole trees |
+//! | `view.rs` | a part of a set: ids with a prefix |
+//! | `leases.rs` | who uses which device |
+//! | `out_of_order.rs` | in the place of a set that must be repaired by hand first |
 //! | `words.rs` | what a set says of its room and its health |
 //! | `crc32c.rs` | the checksum of the journal and of the pool's metadata |
 
@@ -12,6 +15,9 @@ pub mod copy;
 pub mod thin;
 
 mod crc32c;
+mod leases;
+mod out_of_order;
+mod view;
 mod words;
 
 use std::collections::BTreeMap;
@@ -26,9 +32,11 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 
 use self::copy::CopyDeviceSet;
+pub use self::out_of_order::out_of_order;
 use self::thin::{ThinConfig, ThinDeviceSet};
+pub use self::view::View;
 pub use self::words::{
-    DeviceGrowth, Finding, ForeignDevice, Pressure, PressureLevel, PressureListener, Report, Source, Trimmed,
+    DeviceGrowth, Finding, ForeignDevice, LeaseInfo, Pressure, PressureLevel, PressureListener, Report, Source, Trimmed,
 };
 #[cfg(test)]
 use crate::model::DeviceState;
@@ -90,8 +98,18 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// still has get I/O errors then.
     fn remove_device(&self, id: &DeviceId) -> Result<Removal, StorageError>;
 
-    /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody.
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError>;
+    /// Activates `id` and mounts it detached: in no mount namespace, visible to nobody. `purpose` is a word or two for
+    /// [`leases`](Self::leases) and for whoever is told that the device is in use.
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError>;
+
+    /// As [`mount_device_for`](Self::mount_device_for), for no purpose that anybody wants to know.
+    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        self.mount_device_for(id, access, "mount")
+    }
+
+    /// Who has devices mounted through this set, and what for. A mount that was passed on is none any more when its lease
+    /// was given back.
+    fn leases(&self) -> Vec<LeaseInfo>;
 
     /// Every device on record, in order of id.
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError>;
@@ -134,7 +152,7 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// The devices that take room now, the fastest first. Empty when nothing is written, and always with driver `copy`.
     fn growth(&self) -> Vec<DeviceGrowth>;
 
-    /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second while it is
+    /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second or more often while it is
     /// [`High`](PressureLevel::High) or worse. Called from a thread of the set's own, which does nothing else meanwhile:
     /// when it is `Full`, the last reserve is given to the writers after this returned. Driver `copy` never calls.
     fn on_pressure(&self, listener: PressureListener);
@@ -292,6 +310,12 @@ pub enum StorageError {
         /// What to do.
         advice: String,
     },
+    /// The set waits for a repair by hand.
+    #[error("{reason}; then restart holmd")]
+    OutOfOrder {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A file of ours is damaged.
     #[error("{path} is damaged: {reason}")]
     Damaged {
@@ -342,6 +366,7 @@ impl StorageError {
             Self::NotSupported { .. } => ErrorCode::NotSupported,
             Self::PoolState { .. }
             | Self::Stale { .. }
+            | Self::OutOfOrder { .. }
             | Self::Damaged { .. }
             | Self::Io { .. }
             | Self::DeviceMapper { .. }
@@ -460,7 +485,7 @@ mod driver_tests {
     fn thin_does_what_every_driver_does() {
         let model = thin::model::Model::new();
         let open = || thin::over(&model) as Arc<dyn DeviceSet>;
-        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true });
+        every_behaviour(&Subject { open: &open, real_mounts: false, sizes: true, shrinks: true });
     }
 
     #[test]
@@ -476,6 +501,6 @@ mod driver_tests {
             return;
         }
         drop(probe);
-        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false });
+        every_behaviour(&Subject { open: &open, real_mounts: true, sizes: false, shrinks: false });
     }
 }

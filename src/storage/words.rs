@@ -4,6 +4,17 @@ use std::time::Duration;
 
 use crate::model::{Bytes, DeviceId, PoolState};
 
+/// Who uses a device through this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// Which device, by the id that it had when it was mounted.
+    pub id: DeviceId,
+    /// What for, as whoever mounted it said.
+    pub purpose: String,
+    /// How often.
+    pub count: u32,
+}
+
 /// How fast a device takes room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceGrowth {

@@ -41,3 +41,5 @@ pub mod socket;
 pub mod tty;
 #[cfg(feature = "daemon")]
 pub mod uevent;
+#[cfg(feature = "daemon")]
+pub mod xfs;

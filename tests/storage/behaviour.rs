@@ -19,6 +19,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) real_mounts: bool,
     /// Whether devices have sizes.
     pub(crate) sizes: bool,
+    /// Whether file systems can be made smaller.
+    pub(crate) shrinks: bool,
 }
 
 /// Every body.
@@ -150,7 +152,19 @@ fn sizes_are_kept_or_refused(subject: &Subject<'_>) {
     assert_eq!(set.device(&id("large")).unwrap().size, size);
     let smaller = |size| AddOptions { size: Some(Bytes(size)), pending: false };
     write(set.mount_device(&id("large"), Access::ReadWrite).unwrap().mount(), "kept");
-    set.add_device(&id("small"), &id("large"), &smaller(size.0 / 4)).unwrap();
+    let added = set.add_device(&id("small"), &id("large"), &smaller(size.0 / 4));
+    if !subject.shrinks {
+        assert!(matches!(added, Err(StorageError::NotSupported { .. })), "{added:?}");
+        assert!(!ids(&set).contains(&"small".to_owned()));
+        let held = set.mount_device(&id("large"), Access::ReadWrite).unwrap();
+        let before = blocks(held.mount());
+        set.resize_device(&id("large"), Bytes(size.0 * 2)).unwrap();
+        assert!(blocks(held.mount()) > before + size.0 / 2, "on line");
+        drop(held);
+        remove_for_good(&set, "large");
+        return;
+    }
+    added.unwrap();
     assert_eq!(set.device(&id("small")).unwrap().size.0, size.0 / 4);
     let refused = set.add_device(&id("tiny"), &id("large"), &smaller(4 << 20));
     assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");

@@ -223,3 +223,79 @@ fn a_trim_and_a_removal_give_room_back_to_the_pool_and_to_the_host() {
     remove_for_good(&set, "c");
     eventually("the removed device's room is the host's", || allocated() + 50 * MIB < before);
 }
+
+/// A file system of its own, for a host that is to be filled.
+struct SmallHost {
+    directory: tempfile::TempDir,
+}
+
+impl SmallHost {
+    fn new(size: u64) -> Self {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (image, place) = (directory.path().join("image"), directory.path().join("mount"));
+        File::create(&image).unwrap().set_len(size).unwrap();
+        fs::create_dir(&place).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program} {arguments:?}");
+        };
+        run("mkfs.ext4", &["-q", "-m", "0", image.to_str().unwrap()]);
+        run("mount", &["-o", "loop", image.to_str().unwrap(), place.to_str().unwrap()]);
+        Self { directory }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("mount")
+    }
+
+    fn free(&self) -> u64 {
+        let status = rustix::fs::statvfs(self.path()).unwrap();
+        status.f_bavail * status.f_frsize
+    }
+
+    /// Takes room until `left` bytes are left.
+    fn take_all_but(&self, name: &str, left: u64) {
+        let file = File::create(self.path().join(name)).unwrap();
+        let size = self.free().saturating_sub(left);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    }
+}
+
+impl Drop for SmallHost {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.path()).status().unwrap();
+        assert!(unmounted.success() || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_host_that_becomes_full_takes_nothing_from_the_pool_that_was_promised() {
+    let Some(prefix) = new_prefix() else { return };
+    let since = kernel_log().lines().count();
+    let host = SmallHost::new(1700 * MIB);
+    let mut config = config(&host.path().join("pool"), &prefix);
+    config.data_size = Some(Bytes(256 * MIB));
+    config.data_max_size = Some(Bytes(256 * MIB));
+    let set: Arc<dyn DeviceSet> = ThinDeviceSet::open(&config).unwrap();
+    add(&set, "c", "base");
+    let held = set.mount_device(&id("c"), Access::ReadWrite).unwrap();
+    fill(held.mount(), 100 * MIB, 1).unwrap();
+    rustix::fs::unlinkat(held.mount(), format!("{TREE}/big"), rustix::fs::AtFlags::empty()).unwrap();
+    rustix::fs::syncfs(open_file(held.mount(), OFlags::WRONLY | OFlags::CREATE)).unwrap();
+    assert!(set.trim_device(&id("c")).unwrap().0 > 90 * MIB);
+    let holes = || {
+        let data = fs::metadata(host.path().join("pool/data")).unwrap();
+        data.len().saturating_sub(data.blocks() * 512)
+    };
+    eventually("the host has room back", || holes() > 90 * MIB);
+    // A GiB is the part that is kept for others: they begin to use it.
+    host.take_all_but("others", 1000 * MIB);
+    eventually("the pool takes its room again", || holes() == 0);
+    host.take_all_but("more", 4 * MIB);
+    fill(held.mount(), 150 * MIB, 2).unwrap();
+    assert!(holds(held.mount(), 150 * MIB, 2));
+    assert_quiet_kernel(since);
+    drop(held);
+    set.close().unwrap();
+    drop(set);
+    eventually("its loop devices are gone", || loops_of(&host.path()).is_empty());
+}

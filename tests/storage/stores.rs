@@ -185,3 +185,27 @@ fn a_pool_of_the_administrators_own_is_used_and_left_as_it_was() {
     devices.end(set);
     run("dmsetup", &["remove", &name]);
 }
+
+#[test]
+fn a_pool_whose_metadata_cannot_grow_refuses_new_devices_and_works_on() {
+    let Some(devices) = Devices::new(&[256 * MIB, 2 * MIB]) else { return };
+    let set = open(&devices.config(devices.pair()));
+    keep(&set);
+    // A snapshot that nobody writes to has next to no metadata of its own.
+    let add_one = |number: u32| -> Result<(), StorageError> {
+        let new = id(&format!("c{number}"));
+        set.add_device(&new, &id("base"), &AddOptions::default())?;
+        set.mount_device(&new, Access::ReadWrite).map(drop)
+    };
+    let first = (0..2000).find_map(|number| add_one(number).err().map(|error| (number, error)));
+    let (count, error) = first.expect("2 MiB do not hold 2000 devices");
+    eprintln!("{count} devices, then: {error}");
+    assert!(matches!(error, StorageError::PoolFull { what: "metadata", .. }), "{error}");
+    assert_eq!(set.status().unwrap().state, holm::model::PoolState::LowMetadata);
+    assert_eq!(kept(&set).as_deref(), Some("still here"));
+    for number in 0..count {
+        assert_ne!(set.remove_device(&id(&format!("c{number}"))).unwrap(), Removal::NotThere);
+    }
+    eventually("there is room again", || add_one(count).is_ok());
+    devices.end(set);
+}

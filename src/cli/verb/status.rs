@@ -39,6 +39,7 @@ async fn status(client: &Client, name: &str, lines: u32) -> Result<String, CliEr
     report.line("Unit", &properties.text("Unit"));
     limits(&mut report, &figures(client, name).await.unwrap_or_default());
     report.line("Root", &root(client, &properties).await.ok().flatten().unwrap_or_default());
+    report.line("Snapshots", &snapshots(container.snapshots().await.unwrap_or_default()));
     report.line("CGroup", &properties.text("ControlGroup"));
     report.tree(&groups(processes(&container).await.unwrap_or_default()));
     let mut text = report.into_text();
@@ -68,6 +69,17 @@ fn describe(report: &mut Report, properties: &Properties) {
 }
 
 /// The state and what to know about it.
+/// The newest first, and not so many that they fill the screen.
+fn snapshots(mut snapshots: Vec<(String, u64)>) -> String {
+    const SHOWN: usize = 3;
+    snapshots.sort_by_key(|(_, made)| std::cmp::Reverse(*made));
+    let names: Vec<_> = snapshots.iter().take(SHOWN).map(|(name, _)| name.as_str()).collect();
+    match snapshots.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 fn state_line(properties: &Properties) -> String {
     let state = properties.text("State");
     let text = properties.text("StatusText");
@@ -183,6 +195,14 @@ mod tests {
             ("supervisor".to_owned(), vec!["6 holm-init".to_owned()]),
         ];
         assert_eq!(groups(processes), expected);
+    }
+
+    #[test]
+    fn the_newest_snapshots_are_shown() {
+        let made = |count: u64| (0..count).map(|number| (format!("s{number}"), number)).collect();
+        assert_eq!(snapshots(made(0)), "");
+        assert_eq!(snapshots(made(2)), "s1, s0");
+        assert_eq!(snapshots(made(5)), "s4, s3, s2 and 2 more");
     }
 
     #[test]

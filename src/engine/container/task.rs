@@ -18,7 +18,7 @@ use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
 use crate::engine::{Inner, blocking, start, table};
-use crate::model::{Exit, ExitRecord, Lifetime, RunResult, now_usec};
+use crate::model::{Exit, ExitRecord, Lifetime, PoolState, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
@@ -356,8 +356,22 @@ impl Task {
         run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
         run.record.stopping = true;
         self.save_run();
+        if matches!(self.state, State::Stopping { next: Next::Remove, .. }) {
+            self.give_root_up_if_full().await;
+        }
         self.thaw_scope().await;
         self.kill_group().await;
+    }
+
+    /// A process that waits for room in a full pool cannot even be killed. What it waits to write is to be removed: with
+    /// the root marked for that, its I/O fails now instead of never.
+    async fn give_root_up_if_full(&self) {
+        if self.engine.pool().state != PoolState::OutOfData {
+            return;
+        }
+        if let Err(error) = self.engine.delete_root(&self.record.spec.id, Vec::new()).await {
+            warn!(container = %self.record.spec.name, op = "remove", "the root cannot be given up: {error}, ignoring");
+        }
     }
 
     /// A payload that is frozen with its scope hears no signal, and a monitor that is tells nobody of the end.

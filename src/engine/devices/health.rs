@@ -186,6 +186,9 @@ mod tests {
     use super::*;
     use crate::engine::container::{HELD_ID, RELEASED_ID};
 
+    /// Written by the daemon, which knows before there is an engine.
+    const OUT_OF_ORDER: &str = "9d2c64b1e7a34f0c8b5e31f7a6d09c42";
+
     fn status(state: PoolState, data_used: u64, data_total: u64) -> PoolStatus {
         PoolStatus {
             pool: "holm-pool".into(),
@@ -271,6 +274,7 @@ mod tests {
             FINDINGS,
             HELD_ID,
             RELEASED_ID,
+            OUT_OF_ORDER,
         ];
         there.sort_unstable();
         here.sort_unstable();

@@ -19,8 +19,8 @@ use crate::model::{
 use crate::records::Store;
 use crate::runtime::fake::FakeLauncher;
 use crate::storage::{
-    self, Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report,
-    StorageError, Trimmed,
+    self, Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener,
+    Removal, Report, StorageError, Trimmed,
 };
 use crate::systemd::fake::{FakeMachines, FakeScopes};
 
@@ -272,8 +272,12 @@ impl DeviceSet for Faulty {
         self.fail_at("remove").and_then(|()| self.set.remove_device(id))
     }
 
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
-        self.fail_at("mount").and_then(|()| self.set.mount_device(id, access))
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError> {
+        self.fail_at("mount").and_then(|()| self.set.mount_device_for(id, access, purpose))
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        self.set.leases()
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {

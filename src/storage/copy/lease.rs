@@ -7,6 +7,7 @@ use std::sync::Weak;
 
 use super::failed;
 use super::table::Shared;
+use crate::storage::leases::Taken;
 use crate::storage::{Lease, StorageError};
 
 /// A user of a device.
@@ -35,7 +36,14 @@ impl User {
     }
 }
 
-impl Lease for User {}
+/// A user that somebody mounted the device for.
+#[derive(Debug)]
+pub(super) struct CopyLease {
+    pub(super) _user: User,
+    pub(super) _taken: Taken,
+}
+
+impl Lease for CopyLease {}
 
 impl Drop for User {
     fn drop(&mut self) {

@@ -46,13 +46,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, Mode};
 
+use self::lease::CopyLease;
 use self::note::{Note, write_note};
 use self::room::Room;
 use self::table::{Entry, Place, Shared, open_tree};
 use self::trash::Sweeper;
 use super::{
-    Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report,
-    StorageError, TREE, Trimmed, lock_directory,
+    Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener, Removal,
+    Report, StorageError, TREE, Trimmed, lock_directory,
 };
 use crate::model::{Bytes, DeviceId, DeviceInfo, Driver, PoolStatus};
 use crate::sys::mount::{self, Attributes, Depth};
@@ -219,7 +220,7 @@ impl DeviceSet for CopyDeviceSet {
         self.shared.discard(id)
     }
 
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError> {
         let user = self.shared.use_device(id, |place| place != Place::Copying)?;
         let path = user.path()?;
         let parent = path.parent().expect("a device is in a directory of its place");
@@ -235,7 +236,12 @@ impl DeviceSet for CopyDeviceSet {
                 }
             })
             .map_err(|source| failed("mount", &path, source))?;
-        Ok(MountedDevice::new(mount, Box::new(user)))
+        let lease = CopyLease { _user: user, _taken: self.shared.leases.take(id, purpose) };
+        Ok(MountedDevice::new(mount, Box::new(lease)))
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        self.shared.leases.list()
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {

@@ -14,6 +14,7 @@ use super::note::{Note, write_note};
 use super::tree::{self, CopyError};
 use super::{failed, in_use, lock, make_directory, mounts, remove_tree, users, wrong};
 use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState};
+use crate::storage::leases::Leases;
 use crate::storage::{Removal, StorageError, TREE};
 use crate::sys::mount::{self, Depth};
 
@@ -22,6 +23,8 @@ use crate::sys::mount::{self, Depth};
 pub(super) struct Shared {
     directory: PathBuf,
     table: Mutex<Table>,
+    /// Who was given what in this process, for listings.
+    pub(super) leases: Leases,
     /// Rung when there is something for the sweeper.
     pub(super) bell: Condvar,
     /// Held by whoever sweeps.
@@ -68,8 +71,8 @@ pub(super) enum Place {
 impl Shared {
     /// Nothing yet, in a directory whose path is canonical.
     pub(super) fn new(directory: PathBuf) -> Self {
-        let (table, bell, sweeping) = Default::default();
-        Self { directory, table, bell, sweeping }
+        let (table, leases, bell, sweeping) = Default::default();
+        Self { directory, table, leases, bell, sweeping }
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use super::metadata::Listing;
@@ -35,6 +36,8 @@ pub(super) trait Pool {
     /// Pool blocks that one device alone maps, for each device that has any; at one moment. Devices can be written
     /// meanwhile.
     fn exclusive(&self) -> Result<BTreeMap<u32, u64>, StorageError>;
+    /// Writes a backup of the metadata into `directory` and removes the oldest; false when there is no way to make one.
+    fn back_up(&self, directory: &Path) -> Result<bool, StorageError>;
     /// Every device as of the last commit; asks nobody, so never blocks on the pool.
     fn glance(&self) -> Result<Listing, StorageError>;
     /// Makes a part of the pool `to` bytes large, with all its room reserved on the host. ENOSPC when the host has

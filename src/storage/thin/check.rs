@@ -136,30 +136,44 @@ pub(super) fn look_at_foreign(
     stamp: u64,
     replay: Replay,
 ) -> std::io::Result<Option<Label>> {
-    let (name, uuid) = (names.name(Role::Foreign(thin, stamp)), names.uuid(Role::Foreign(thin, stamp)));
-    // It may be active already, with a container in it.
-    let node = match backend.ours()?.into_iter().find(|node| node.uuid == uuid && node.live) {
-        Some(node) => node,
-        None => backend.activate(&Spec { name: &name, uuid: &uuid, thin, size: LARGEST })?,
-    };
+    let node = node_of(backend, names, thin, stamp)?;
     if replay == Replay::Yes {
         // What is read next must not be of before the replay.
         drop(backend.mount(&node, Access::ReadOnly));
     }
     let label = peek(backend, &node);
-    if let Err(error) = backend.remove(&node.name) {
-        tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
-    }
+    remove(backend, &node);
     label
 }
 
-/// Whether a device of `pool`, by its number and stamp, has the label of another pool. One that cannot be looked at has not.
-pub(super) fn is_of_another_pool(backend: &dyn Backend, names: &Names, device: &Device, pool: &str) -> bool {
-    match look_at_foreign(backend, names, device.thin, device.stamp, Replay::No) {
-        Ok(label) => label.is_some_and(|label| label.pool != pool),
+fn remove(backend: &dyn Backend, node: &Node) {
+    if let Err(error) = backend.remove(&node.name) {
+        tracing::debug!(%error, node.name, "cannot ask for removal at last close, ignoring");
+    }
+}
+
+/// The node of a device known by its number and stamp; it may be active already, with a container in it.
+fn node_of(backend: &dyn Backend, names: &Names, thin: u32, stamp: u64) -> std::io::Result<Node> {
+    let (name, uuid) = (names.name(Role::Foreign(thin, stamp)), names.uuid(Role::Foreign(thin, stamp)));
+    match backend.ours()?.into_iter().find(|node| node.uuid == uuid && node.live) {
+        Some(node) => Ok(node),
+        None => backend.activate(&Spec { name: &name, uuid: &uuid, thin, size: LARGEST }),
+    }
+}
+
+/// Whether the base is not that of `pool`: it has another pool's label, or there is no file system with a label where
+/// one must be, since a base gets its label before it is complete. A disk that fails is no answer.
+pub(super) fn is_of_another_pool(backend: &dyn Backend, names: &Names, base: &Device, pool: &str) -> bool {
+    let looked = node_of(backend, names, base.thin, base.stamp).and_then(|node| {
+        let label = backend.peek(&node).and_then(|mount| Label::read(mount.as_fd()));
+        remove(backend, &node);
+        label
+    });
+    match looked {
+        Ok(label) => label.is_none_or(|label| label.pool != pool),
         Err(error) => {
-            tracing::debug!(%error, id = %device.id, "cannot look at the label, ignoring");
-            false
+            tracing::debug!(%error, "cannot look at the base");
+            matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EUCLEAN | libc::EBADMSG))
         }
     }
 }

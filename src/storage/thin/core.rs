@@ -5,6 +5,7 @@
 //! 3. the table: what is on record; never held over I/O, so that reads never wait for a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{Backend, Mode, Numbers};
@@ -19,6 +20,7 @@ use super::scribe::News;
 use super::space;
 use super::state::{Device, Op, Phase, State};
 use crate::model::{Bytes, DeviceId};
+use crate::storage::leases::Leases;
 use crate::storage::{BASE, Removal, StorageError};
 
 /// Everything but the thread.
@@ -35,6 +37,8 @@ pub(super) struct Core {
     pub(super) bell: Box<dyn Bell>,
     /// What the keeper remembers.
     pub(super) keep: Keep,
+    /// Who uses which device.
+    pub(super) leases: Leases,
     /// Told when the table has changed.
     pub(super) news: Arc<News>,
     /// What is known of the table's copy; locked while it is written.
@@ -58,6 +62,8 @@ pub(super) struct Settings {
     pub(super) base_size: Bytes,
     /// The pool's data does not grow beyond this by itself.
     pub(super) data_max: Option<Bytes>,
+    /// Where backups of the metadata go; None for none.
+    pub(super) directory: Option<PathBuf>,
 }
 
 /// Who may change the pool: one at a time.
@@ -133,6 +139,7 @@ impl Core {
             slots: Mutex::new(BTreeMap::new()),
             bell,
             keep: Keep::default(),
+            leases: Leases::default(),
             news: Arc::default(),
             copy: Mutex::default(),
         });
@@ -475,7 +482,7 @@ impl Core {
             )),
             Some(Stop::Mismatch(Mismatch::AnotherPool)) => Err(state(
                 "another pool",
-                "its base device has another pool's label: the files 'metadata' and 'data' were exchanged; put the right ones back",
+                "its base device is not that of this journal: 'metadata' or 'data' was exchanged; put the right file back",
             )),
             Some(Stop::Mismatch(Mismatch::BaseLost)) => Err(state(
                 "without its base device",

@@ -30,7 +30,7 @@ fn make(device: &Path, extended: &str) -> Result<(), StorageError> {
 /// content needs more.
 pub(super) fn shrink(device: &Path, size: Bytes) -> Result<(), StorageError> {
     // It was in use when its origin was snapshotted: its journal is replayed here. 1 says that something was corrected.
-    let checked = run("e2fsck", &["-f", "-p"], device, &[])?;
+    let checked = run("e2fsck", PACKAGE, &["-f", "-p"], device, &[])?;
     if !matches!(checked.status.code(), Some(0 | 1)) {
         return Err(failed("e2fsck", &checked));
     }
@@ -70,11 +70,18 @@ pub(super) fn grow(top: impl AsFd, size: Bytes) -> io::Result<()> {
 }
 
 fn succeed(program: &'static str, options: &[&str], device: &Path, last: &[&str]) -> Result<Output, StorageError> {
-    let output = run(program, options, device, last)?;
+    let output = run(program, PACKAGE, options, device, last)?;
     if output.status.success() { Ok(output) } else { Err(failed(program, &output)) }
 }
 
-fn run(program: &'static str, options: &[&str], device: &Path, last: &[&str]) -> Result<Output, StorageError> {
+/// Runs a program over a device; `package` is where it comes from.
+pub(super) fn run(
+    program: &'static str,
+    package: &str,
+    options: &[&str],
+    device: &Path,
+    last: &[&str],
+) -> Result<Output, StorageError> {
     Command::new(program)
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .env("LC_ALL", "C")
@@ -83,10 +90,11 @@ fn run(program: &'static str, options: &[&str], device: &Path, last: &[&str]) ->
         .args(last)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| StorageError::Program { program, message: format!("{error}; install e2fsprogs") })
+        .map_err(|error| StorageError::Program { program, message: format!("{error}; install {package}") })
 }
 
-fn failed(program: &'static str, output: &Output) -> StorageError {
+/// What a program said.
+pub(super) fn failed(program: &'static str, output: &Output) -> StorageError {
     let said = [&output.stderr[..], b" ", &output.stdout[..]].concat();
     let said = String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" ");
     StorageError::Program { program, message: format!("{said} ({})", output.status) }
@@ -95,6 +103,7 @@ fn failed(program: &'static str, output: &Output) -> StorageError {
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
                         large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 const BLOCK: u64 = 4096;
+const PACKAGE: &str = "e2fsprogs";
 
 #[cfg(test)]
 mod tests {

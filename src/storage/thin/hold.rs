@@ -59,7 +59,8 @@ impl Core {
     }
 
     fn in_use(&self, device: &Device, node: &Node) -> StorageError {
-        let users = self.backend.users(node);
+        let mut users = self.leases.of(&device.id);
+        users.extend(self.backend.users(node));
         let by = if users.is_empty() { "a mount that no process shows".to_owned() } else { users.join(", ") };
         StorageError::InUse { id: device.id.clone(), by }
     }

@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::backend::{Host, Mode, Numbers, Part};
 use super::core::{Bell, Core, lock};
 use super::kernel::Control;
-use super::meter::Meter;
+use super::meter::{Gauge, Meter};
 use super::remover::Doorbell;
 use super::space::{self, Room};
 use super::state::Phase;
@@ -33,12 +33,16 @@ pub(super) const USUAL: Duration = Duration::from_secs(5);
 /// How often while there is too little room.
 const PRESSED: Duration = Duration::from_secs(1);
 
+/// How often while what is left is being written to: a fast disk fills a gigabyte in less than a second.
+const BRISK: Duration = Duration::from_millis(100);
+
 /// What the keeper remembers.
 #[derive(Default)]
 pub(super) struct Keep {
     /// Read by whoever suspends a device, written by whoever stops the pool.
     pub(super) still: RwLock<()>,
     meter: Mutex<Meter>,
+    gauge: Mutex<Gauge>,
     listener: Mutex<Option<Arc<PressureListener>>>,
     /// What was told last; nothing was told to a listener that is new.
     level: Mutex<Option<PressureLevel>>,
@@ -171,7 +175,8 @@ impl Core {
             }
         }
         let room = self.room(&numbers);
-        let pressure = self.pressure(&numbers, &room)?;
+        let pace = lock(&self.keep.gauge).read(now, numbers.data.0);
+        let pressure = self.pressure(&numbers, &room, pace)?;
         self.tell(&pressure);
         match pressure.level {
             // Only now: whoever listens has stopped the writers that would eat it.
@@ -184,11 +189,15 @@ impl Core {
             }
             _ => {}
         }
-        let hurry = pressure.level > PressureLevel::None || space::is_getting_short(host);
-        Ok(if hurry { PRESSED } else { USUAL })
+        Ok(match pressure.level {
+            PressureLevel::None if space::is_getting_short(host) => PRESSED,
+            PressureLevel::None => USUAL,
+            _ if pace > 0.0 => BRISK,
+            _ => PRESSED,
+        })
     }
 
-    fn pressure(&self, numbers: &Numbers, room: &Room) -> Result<Pressure, StorageError> {
+    fn pressure(&self, numbers: &Numbers, room: &Room, pace: f64) -> Result<Pressure, StorageError> {
         let data = room.data;
         let growable = space::growable(&data, self.host(Part::Data)?, self.settings.data_max);
         let block = self.settings.block_size;
@@ -196,13 +205,17 @@ impl Core {
         // only up to a part.
         let dirty = Bytes(self.backend.dirty().0.min(data.total.0 / 10));
         let left = Bytes(data.free().0.saturating_sub(dirty.0));
-        let time_to_full = time_to_full(left.0 + growable.0, lock(&self.keep.meter).total(), block);
+        let pace = lock(&self.keep.meter).total().max(pace);
+        let time_to_full = time_to_full(left.0 + growable.0, pace, block);
         let grows = space::next_data(&data, self.host(Part::Data)?, self.settings.data_max, block).is_some();
         let level = match numbers.mode {
             Mode::OutOfData => PressureLevel::Full,
             Mode::Write if grows || data.free() >= data.mark => PressureLevel::None,
+            // No matter of room: its state says what it is.
+            Mode::Failed => PressureLevel::None,
+            Mode::ReadOnly if numbers.needs_check => PressureLevel::None,
             // Without metadata nothing can even be deleted.
-            Mode::ReadOnly | Mode::Failed => PressureLevel::High,
+            Mode::ReadOnly => PressureLevel::High,
             _ if left < data.reserve || time_to_full.is_some_and(|left| left < SOON) => PressureLevel::High,
             _ => PressureLevel::Low,
         };

@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use devicemapper::{DM, DevId, Device, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid, errors};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,8 +17,8 @@ use super::core::lock;
 use super::metadata::{self, Listing, MetadataError, Superblock};
 use super::names::Names;
 use super::store::Parts;
-use super::{ext4, growth, mappings, users};
-use crate::model::Bytes;
+use super::{backup, ext4, growth, mappings, users, xfs};
+use crate::model::{Bytes, FileSystem};
 use crate::storage::{Access, StorageError};
 use crate::sys::fsmount::{self, Writable};
 use crate::sys::uevent::Uevents;
@@ -39,6 +39,8 @@ pub(super) struct Kernel {
     pub(super) block_size: Bytes,
     /// What it lies on.
     pub(super) parts: Parts,
+    /// What a new base gets.
+    pub(super) file_system: FileSystem,
     /// Read by whoever needs the pool running for a moment, written while it is stopped to be made larger: no device
     /// can be activated then (thin_ctr in dm-thin.c answers EINVAL).
     pub(super) running: RwLock<()>,
@@ -229,6 +231,19 @@ impl Pool for Kernel {
         self.at_one_moment(|superblock| mappings::exclusive(&self.metadata.1, superblock, numbers.data.1))
     }
 
+    fn back_up(&self, directory: &Path) -> Result<bool, StorageError> {
+        let device = &self.metadata.0;
+        let written = self.at_one_moment(|superblock| {
+            // Without a snapshot of it the program would read what changes under it.
+            let held = superblock.is_held();
+            if held { Ok(backup::write(device, directory, SystemTime::now())?) } else { Ok(false) }
+        });
+        written.map_err(|error| match error {
+            StorageError::Damaged { reason, .. } => StorageError::Program { program: "thin_dump", message: reason },
+            other => other,
+        })
+    }
+
     fn glance(&self) -> Result<Listing, StorageError> {
         metadata::committed(&self.metadata.1).map_err(|error| self.unreadable(&error))
     }
@@ -396,12 +411,19 @@ fn node(name: &str, info: &DeviceInfo) -> Node {
 
 impl Files for Kernel {
     fn format(&self, node: &Node) -> Result<(), StorageError> {
-        ext4::format(&path_of(node))
+        match self.file_system {
+            FileSystem::Ext4 => ext4::format(&path_of(node)),
+            FileSystem::Xfs => xfs::format(&path_of(node)),
+        }
     }
 
     fn mount(&self, node: &Node, access: Access) -> io::Result<OwnedFd> {
-        let source = PathBuf::from(format!("/dev/dm-{}", node.minor));
-        let mount = |writable| fsmount::detached("ext4", &source, &[("errors", "remount-ro")], writable);
+        let mount = |writable| {
+            self.of_either(|file_system| match file_system {
+                FileSystem::Ext4 => fsmount::detached("ext4", &path_of(node), &[("errors", "remount-ro")], writable),
+                FileSystem::Xfs => fsmount::detached("xfs", &path_of(node), &[("nouuid", "")], writable),
+            })
+        };
         match access {
             Access::ReadWrite => mount(Writable::Yes),
             Access::ReadOnly => match mount(Writable::No) {
@@ -425,8 +447,13 @@ impl Files for Kernel {
     }
 
     fn peek(&self, node: &Node) -> io::Result<OwnedFd> {
-        let source = PathBuf::from(format!("/dev/dm-{}", node.minor));
-        match fsmount::detached("ext4", &source, &[("noload", "")], Writable::No) {
+        let quiet = |file_system| match file_system {
+            FileSystem::Ext4 => fsmount::detached("ext4", &path_of(node), &[("noload", "")], Writable::No),
+            FileSystem::Xfs => {
+                fsmount::detached("xfs", &path_of(node), &[("norecovery", ""), ("nouuid", "")], Writable::No)
+            }
+        };
+        match self.of_either(quiet) {
             // Somebody has it mounted: then its journal was replayed.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => self.mount(node, Access::ReadOnly),
             other => other,
@@ -460,11 +487,38 @@ impl Files for Kernel {
     }
 
     fn shrink(&self, node: &Node, size: Bytes) -> Result<(), StorageError> {
-        ext4::shrink(&path_of(node), size)
+        let path = path_of(node);
+        let head = self.read_at(node, 0, xfs::MAGIC.len());
+        let head = head.map_err(|source| StorageError::Io { op: "read", path: path.clone(), source })?;
+        if head == xfs::MAGIC {
+            let advice = "xfs cannot be made smaller: ask for the size of its base or more".to_owned();
+            return Err(StorageError::NotSupported { what: "a device smaller than its base", advice });
+        }
+        ext4::shrink(&path, size)
     }
 
     fn grow(&self, mount: BorrowedFd<'_>, size: Bytes) -> io::Result<()> {
-        ext4::grow(top_of(mount)?, size)
+        let top = top_of(mount)?;
+        let kind = rustix::fs::fstatfs(&top)?.f_type;
+        if u64::try_from(kind).is_ok_and(|kind| kind == xfs::SUPER_MAGIC) {
+            return crate::sys::xfs::grow(top, size.0);
+        }
+        ext4::grow(top, size)
+    }
+}
+
+impl Kernel {
+    /// All devices of a pool have the file system of its base, which need not be what is configured now.
+    fn of_either(&self, mount: impl Fn(FileSystem) -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+        let other = match self.file_system {
+            FileSystem::Ext4 => FileSystem::Xfs,
+            FileSystem::Xfs => FileSystem::Ext4,
+        };
+        match mount(self.file_system) {
+            // EINVAL: there is none of this kind.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => mount(other).map_err(|_| error),
+            found => found,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::core::{Core, Draft, lock};
 use super::label::{self, Label};
 use super::state::{Device, Phase};
 use crate::model::{Bytes, DeviceId};
+use crate::storage::leases::Taken;
 use crate::storage::{Access, AddOptions, Added, BASE, Lease, MountedDevice, Removal, StorageError};
 
 /// How often removals are tried again for which no event came.
@@ -29,7 +30,7 @@ impl Core {
     /// mount, and whoever makes a device in order to use it mounts it once.
     pub(super) fn add(&self, id: &DeviceId, base: &DeviceId, options: &AddOptions) -> Result<Added, StorageError> {
         let origin = self.find(base, &[Phase::Ready])?;
-        let size = whole_blocks(options.size.unwrap_or(origin.size), self.settings.block_size);
+        let size = whole_blocks(options.size.unwrap_or_else(|| self.usual_size(&origin)), self.settings.block_size);
         self.admit_after_removals()?;
         let draft = Draft { id, origin: Some(&origin), size, pending: options.pending, replaces: None };
         if size < origin.size {
@@ -37,6 +38,14 @@ impl Core {
         }
         let (_, frozen) = self.snapshot(&origin, || self.create(&draft))?;
         Ok(Added { frozen })
+    }
+
+    /// Its origin's size. But what has the size of the base has that only because nobody asked for another: a larger one
+    /// that was configured since takes its place.
+    fn usual_size(&self, origin: &Device) -> Bytes {
+        let base = DeviceId::parse(BASE).expect("the base has a valid id");
+        let usual = self.find(&base, &[Phase::Ready]).is_ok_and(|base| base.size == origin.size);
+        if usual { origin.size.max(self.settings.base_size) } else { origin.size }
     }
 
     /// What was removed a moment ago may still fill the pool.
@@ -69,11 +78,24 @@ impl Core {
         self.ready(&id)
     }
 
-    /// Mounts `id`, with a lease.
+    /// Mounts `id`, with a lease, for work of the set's own.
     pub(super) fn mount(self: &Arc<Self>, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+        self.mount_for(id, access, "its own work")
+    }
+
+    /// Mounts `id`, with a lease.
+    pub(super) fn mount_for(
+        self: &Arc<Self>,
+        id: &DeviceId,
+        access: Access,
+        purpose: &str,
+    ) -> Result<MountedDevice, StorageError> {
         self.with_slot(id, |device| {
             let mount = self.open_mount(device, access)?;
-            Ok(MountedDevice::new(mount, Box::new(ThinLease(Arc::downgrade(self)))))
+            Ok(MountedDevice::new(
+                mount,
+                Box::new(ThinLease { core: Arc::downgrade(self), _taken: self.leases.take(id, purpose) }),
+            ))
         })
     }
 
@@ -286,13 +308,16 @@ impl Core {
 
 /// The open mount is what keeps the device active; giving it back is a reason to look after removals that wait.
 #[derive(Debug)]
-struct ThinLease(Weak<Core>);
+struct ThinLease {
+    core: Weak<Core>,
+    _taken: Taken,
+}
 
 impl Lease for ThinLease {}
 
 impl Drop for ThinLease {
     fn drop(&mut self) {
-        if let Some(core) = self.0.upgrade() {
+        if let Some(core) = self.core.upgrade() {
             core.bell.ring();
         }
     }

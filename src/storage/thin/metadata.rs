@@ -98,6 +98,8 @@ pub(super) struct Superblock {
     /// Whether the kernel met damage and wants it checked.
     pub(super) needs_check: bool,
     details_root: u64,
+    /// Where it is.
+    number: u64,
     /// The tree of trees of mappings.
     pub(super) mapping_root: u64,
 }
@@ -118,8 +120,14 @@ impl Superblock {
             needs_check: u32_at(&block, 4) & NEEDS_CHECK != 0,
             mapping_root: u64_at(&block, 320),
             details_root: u64_at(&block, 328),
+            number,
             data_block_sectors: u32_at(&block, 336),
         })
+    }
+
+    /// Whether this is a snapshot that the kernel holds, and not what it writes to.
+    pub(super) fn is_held(&self) -> bool {
+        self.number != 0
     }
 
     /// The devices below this superblock.

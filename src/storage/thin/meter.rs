@@ -62,6 +62,33 @@ impl Meter {
     }
 }
 
+/// How fast the pool as a whole takes room now: from its own count, which is new at any moment.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    last: Option<(Instant, u64)>,
+    per_second: f64,
+}
+
+impl Gauge {
+    /// Takes the number of blocks in use; blocks per second since the last time.
+    #[expect(clippy::cast_precision_loss, reason = "a pace needs no more than 52 bits")]
+    pub(super) fn read(&mut self, now: Instant, used: u64) -> f64 {
+        let Some((then, before)) = self.last else {
+            self.last = Some((now, used));
+            return 0.0;
+        };
+        let passed = now.saturating_duration_since(then);
+        if passed >= TOO_SOON {
+            self.per_second = used.saturating_sub(before) as f64 / passed.as_secs_f64();
+            self.last = Some((now, used));
+        }
+        self.per_second
+    }
+}
+
+/// Less than this apart two counts say more about the page cache's bursts than about a pace.
+const TOO_SOON: Duration = Duration::from_millis(50);
+
 #[expect(clippy::cast_precision_loss, reason = "an average needs no more than 52 bits")]
 fn blend(old: Pace, mapped: u64, passed: f64) -> f64 {
     let now = mapped.saturating_sub(old.mapped) as f64 / passed;
@@ -71,8 +98,18 @@ fn blend(old: Pace, mapped: u64, passed: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+
     use super::super::metadata::Details;
     use super::*;
+
+    #[test]
+    fn a_gauge_follows_at_once() {
+        let (mut gauge, start) = (Gauge::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let read: Vec<_> =
+            [(0, 50), (100, 60), (110, 90), (200, 60)].map(|(millis, used)| gauge.read(at(millis), used)).into();
+        assert_eq!(read, [0.0, 100.0, 100.0, 0.0]);
+    }
 
     fn listing(devices: &[(u32, u64)]) -> Listing {
         devices.iter().map(|(thin, mapped)| (*thin, Details { stamp: 1, mapped_blocks: *mapped })).collect()

@@ -15,10 +15,10 @@
 //! | `recovery` | what to do at start: a pure function |
 //! | `scribe`, `duplicate` | the thread that copies the journal's table into the pool, and that copy |
 //! | `check`, `salvage` | compare the copies of the truth, and rebuild the journal from the others |
-//! | `health` | the check of the metadata before it is used |
+//! | `health`, `backup` | the check of the metadata before it is used; copies of it for the worst day |
 //! | `state`, `journal`, `label`, `metadata`, `mappings` | the three copies of the truth: journal, labels, the pool's own metadata |
 //! | `names` | every device-mapper name |
-//! | `backend` | what is needed from below; `kernel`, `growth`, `ext4` and `setup` are the real one |
+//! | `backend` | what is needed from below; `kernel`, `growth`, `ext4`, `xfs` and `setup` are the real one |
 //! | `store`, `layout` | pools on block devices; one that is split |
 //!
 //! The protocol: an intent goes to the journal and the disk; the pool's transaction id is raised, which fails when
@@ -27,6 +27,7 @@
 //! After a crash the stamp tells whose a device is, so nothing is ever deleted that cannot be proven ours.
 
 mod backend;
+mod backup;
 mod ballast;
 mod check;
 mod core;
@@ -58,6 +59,7 @@ mod state;
 mod still;
 mod store;
 mod users;
+mod xfs;
 
 #[cfg(test)]
 pub(super) mod model;
@@ -85,10 +87,10 @@ use self::remover::{Doorbell, Remover};
 use self::scribe::Scribe;
 use self::state::{Device, Phase};
 use super::{
-    Access, AddOptions, Added, DeviceGrowth, DeviceSet, MountedDevice, PressureListener, Removal, Report, StorageError,
-    Trimmed, lock_directory,
+    Access, AddOptions, Added, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener, Removal, Report,
+    StorageError, Trimmed, lock_directory,
 };
-use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, PoolStatus};
+use crate::model::{Bytes, DeviceId, DeviceInfo, DeviceState, Driver, FileSystem, PoolStatus};
 
 /// Where the pool is and how it is made. Sizes matter only when it is made.
 #[derive(Debug, Clone)]
@@ -109,6 +111,8 @@ pub struct ThinConfig {
     pub metadata_size: Option<Bytes>,
     /// Virtual size of the base, and so of every device unless it asks for more.
     pub base_size: Bytes,
+    /// File system of the base when it is made, and so of every device.
+    pub file_system: FileSystem,
     /// Bytes in a pool block: a multiple of 64 KiB, at most 1 GiB.
     pub block_size: Bytes,
 }
@@ -124,6 +128,7 @@ impl ThinConfig {
             data_max_size: None,
             metadata_size: None,
             base_size: Bytes(10 * Bytes::GIB),
+            file_system: FileSystem::Ext4,
             block_size: Bytes(64 * Bytes::KIB),
         }
     }
@@ -180,6 +185,7 @@ impl ThinDeviceSet {
             block_size: kernel.block_size(),
             base_size: config.base_size,
             data_max: config.data_max_size,
+            directory: Some(config.directory.clone()),
         };
         let bell = Doorbell::new().map_err(failed("watch"))?;
         let core = Core::open(Arc::new(kernel), names, settings, journal, state, Box::new(bell.clone()))?;
@@ -241,9 +247,13 @@ impl DeviceSet for ThinDeviceSet {
         self.core.remove(id)
     }
 
-    fn mount_device(&self, id: &DeviceId, access: Access) -> Result<MountedDevice, StorageError> {
+    fn mount_device_for(&self, id: &DeviceId, access: Access, purpose: &str) -> Result<MountedDevice, StorageError> {
         hidden::check(id)?;
-        self.core.mount(id, access)
+        self.core.mount_for(id, access, purpose)
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        self.core.leases.list()
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, StorageError> {

@@ -346,6 +346,10 @@ impl Pool for Model {
             .map_err(|source| StorageError::DeviceMapper { op: "read", device: "model".into(), source })
     }
 
+    fn back_up(&self, _directory: &Path) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn glance(&self) -> Result<Listing, StorageError> {
         self.listing()
     }

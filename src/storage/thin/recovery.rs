@@ -12,7 +12,7 @@
 //! | nothing | device there | quarantine |
 //! | behind the pool's transaction id | | the journal is of an earlier time: nothing is changed |
 //! | knows a device as made whose stamp the pool's transaction id has not reached | | the pool's metadata is of an earlier time, or another pool's: nothing is changed |
-//! | | the base's label names another pool | the files were exchanged: nothing is changed |
+//! | | the base's label is not there or names another pool | the files were exchanged: nothing is changed |
 //!
 //! A device is only ever deleted when the journal holds its number *and* its stamp: the pair is never given twice.
 
@@ -66,7 +66,7 @@ pub(super) enum Mismatch {
     PoolBehind,
     /// The pool does not have the base, from which all else descends.
     BaseLost,
-    /// The base has another pool's label. Not found by [`plan`], which sees no labels.
+    /// The base is another pool's. Not found by [`plan`], which sees no labels.
     AnotherPool,
 }
 

@@ -4,8 +4,9 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::backup;
 use super::core::{Core, lock};
 
 /// How long it waits for more changes.
@@ -55,6 +56,20 @@ impl News {
     }
 }
 
+impl Core {
+    /// Backs the metadata up when the newest backup is a day old: there is one for each day on which something changed.
+    fn back_up_daily(&self) {
+        let Some(directory) = &self.settings.directory else { return };
+        if !backup::is_due(directory, SystemTime::now()).unwrap_or(false) {
+            return;
+        }
+        match self.backend.back_up(directory) {
+            Ok(written) => tracing::debug!(written, "backed the pool's metadata up"),
+            Err(error) => tracing::debug!(%error, "cannot back the pool's metadata up, ignoring"),
+        }
+    }
+}
+
 /// The running thread; dropping it stops and joins it.
 #[derive(Debug)]
 pub(super) struct Scribe {
@@ -87,6 +102,7 @@ fn run(core: &Weak<Core>, news: &News) {
     while news.wait() {
         let Some(core) = core.upgrade() else { return };
         let written = core.write_copy();
+        core.back_up_daily();
         drop(core);
         match written {
             Ok(true) => continue,

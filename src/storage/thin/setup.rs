@@ -116,6 +116,7 @@ pub(super) fn activate(config: &ThinConfig, names: Names, depth: Depth) -> Resul
         device,
         metadata,
         parts,
+        file_system: config.file_system,
         block_size,
         running: RwLock::default(),
         held: Mutex::default(),

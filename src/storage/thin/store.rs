@@ -307,6 +307,8 @@ pub(super) struct Opened {
     pub(super) length: u64,
     /// What it is.
     pub(super) parts: Parts,
+    /// Keeps a node until the pool does.
+    pub(super) _held: Option<File>,
 }
 
 /// Opens a store other than files. The nodes of a split device go by themselves with the pool.
@@ -324,7 +326,7 @@ pub(super) fn open_store(config: &ThinConfig, names: &Names, control: &Control) 
             let length = block::size(&data_file).map_err(failed(data))?;
             let again = open(METADATA_KEY, metadata)?;
             let parts = Parts::Pair { data: data_file, metadata: again };
-            Ok(Opened { metadata: (metadata.clone(), file), numbers: Some(numbers), length, parts })
+            Ok(Opened { metadata: (metadata.clone(), file), numbers: Some(numbers), length, parts, _held: None })
         }
         Store::Device(path) => {
             let device = open(DEVICE_KEY, path)?;
@@ -334,15 +336,14 @@ pub(super) fn open_store(config: &ThinConfig, names: &Names, control: &Control) 
             let split = Split { device, layout: Mutex::new(layout), names: names.clone() };
             let (metadata, file, metadata_number) = split.activate(control, Part::Metadata)?;
             let (_, data, data_number) = split.activate(control, Part::Data)?;
-            // Kept open by the pool from here on, or gone.
-            drop(data);
             let numbers = Some((metadata_number, data_number));
-            Ok(Opened { metadata: (metadata, file), numbers, length, parts: Parts::Split(split) })
+            let parts = Parts::Split(split);
+            Ok(Opened { metadata: (metadata, file), numbers, length, parts, _held: Some(data) })
         }
         Store::Pool(name) => {
             let (_, file) = given(name)?;
             let metadata = (place(config), file);
-            Ok(Opened { metadata, numbers: None, length: 0, parts: Parts::Given })
+            Ok(Opened { metadata, numbers: None, length: 0, parts: Parts::Given, _held: None })
         }
     }
 }

@@ -43,8 +43,13 @@ pub(super) fn open_with(model: &Model, bell: Box<dyn Bell>) -> Result<Arc<Core>,
             state
         }
     };
-    let settings =
-        Settings { pool_name: "t-pool".into(), block_size: Bytes(64 << 10), base_size: Bytes(1 << 30), data_max: None };
+    let settings = Settings {
+        pool_name: "t-pool".into(),
+        block_size: Bytes(64 << 10),
+        base_size: Bytes(1 << 30),
+        data_max: None,
+        directory: None,
+    };
     Core::open(Arc::new(model.clone()), Names::new("t", &state.uuid)?, settings, journal, state, bell)
 }
 
@@ -98,7 +103,7 @@ pub(super) fn check(model: &Model, core: &Core, foreign: &BTreeMap<u32, u64>) {
 /// One operation on a pool that has the devices of [`stage`].
 type Step = fn(&Arc<Core>) -> Result<(), StorageError>;
 
-const STEPS: [(&str, Step); 15] = [
+const STEPS: [(&str, Step); 17] = [
     ("add", |core| core.add(&id("new"), &id("a"), &options(false)).map(drop)),
     ("add pending", |core| core.add(&id("new"), &id("a"), &options(true)).map(drop)),
     ("add larger", |core| core.add(&id("new"), &id("a"), &sized(2 << 30)).map(drop)),
@@ -125,6 +130,8 @@ const STEPS: [(&str, Step); 15] = [
         core.tidy();
         Ok(())
     }),
+    ("repair", |core| core.repair().map(drop)),
+    ("grow", |core| core.grow(Bytes(768 << 20), Bytes(32 << 20)).map(drop)),
     ("hold and release", |core| {
         core.hold(&id("b"))?;
         core.release(&id("b"))
@@ -165,7 +172,10 @@ pub(super) fn stage() -> (Model, Arc<Core>, BTreeMap<u32, u64>) {
         std::fs::write(content(&core.mount(&id(name), Access::ReadWrite).unwrap()), name).unwrap();
     }
     core.add(&id("p"), &id("a"), &options(true)).unwrap();
-    model.tamper(|pool| pool.add_thin(77, 1));
+    model.tamper(|pool| {
+        pool.add_thin(77, 1);
+        pool.host().free = Bytes(1 << 30);
+    });
     core.table().foreign.insert(77);
     (model, core, BTreeMap::from([(77, 1)]))
 }
@@ -590,7 +600,11 @@ fn whoever_listens_hears_of_a_lack_of_room_and_of_its_end() {
     }
     use PressureLevel::{High, Low, None};
     let levels: Vec<_> = heard.lock().unwrap().iter().map(|pressure| pressure.level).collect();
-    assert_eq!(levels, [None, Low, High, High, None], "how it is at first; high is said again until something is done");
+    assert_eq!(
+        levels,
+        [None, High, Low, High, High, None],
+        "how it is at first; high is said again until something is done"
+    );
 }
 
 #[test]
@@ -845,6 +859,35 @@ fn what_was_given_back_is_taken_again_when_the_host_gets_short() {
     core.tend(Instant::now());
     assert!(matches!(core.add(&id("x"), &id("a"), &options(false)), Err(StorageError::PoolFull { .. })));
     assert_eq!(core.status().unwrap().state, PoolState::LowData);
+}
+
+#[test]
+fn a_larger_base_size_holds_for_devices_added_later_and_for_no_other() {
+    let (model, core, _) = stage();
+    core.add(&id("special"), &id("a"), &sized(512 << 20)).unwrap();
+    drop(core);
+    model.reboot(Death::Killed);
+    let (journal, state) = Journal::open(Box::new(model.clone())).unwrap();
+    let state = state.unwrap();
+    let settings = Settings {
+        pool_name: "t-pool".into(),
+        block_size: Bytes(64 << 10),
+        base_size: Bytes(2 << 30),
+        data_max: None,
+        directory: None,
+    };
+    let names = Names::new("t", &state.uuid).unwrap();
+    let core = Core::open(Arc::new(model.clone()), names, settings, journal, state, Box::new(Silent)).unwrap();
+    for (new, base, expected) in
+        [("from-base", "base", 2 << 30), ("from-a", "a", 2 << 30), ("own", "special", 512 << 20)]
+    {
+        core.add(&id(new), &id(base), &options(false)).unwrap();
+        assert_eq!(size(&core, new), Bytes(expected), "{new}");
+        core.mount(&id(new), Access::ReadWrite).unwrap();
+    }
+    for name in ["base", "a", "b"] {
+        assert_eq!(size(&core, name), Bytes(1 << 30));
+    }
 }
 
 /// A step of a random sequence; numbers pick devices.

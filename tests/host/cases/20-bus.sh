@@ -51,6 +51,9 @@ manager ListContainers | grep -q "\"$name\" \"running\" \"busybox\" \"holm-$name
 leader=$(holmctl show "$name" -p Leader --value)
 manager GetContainerByPID u "$leader" | grep -q "$path" || fail "GetContainerByPID"
 
+# What cases before left to the remover is gone.
+only_its_own() { [ "$(dmsetup ls | grep -c '^holm-')" -eq 2 ]; }
+eventually 20 only_its_own
 refused "in use" /org/holm1 org.holm1.Manager CreateContainer 'ssa{sv}' "$name" busybox 0
 refused "no image" /org/holm1 org.holm1.Manager CreateContainer 'ssa{sv}' x no-such-image 0
 refused "not a valid container name" /org/holm1 org.holm1.Manager CreateContainer 'ssa{sv}' '../x' busybox 0

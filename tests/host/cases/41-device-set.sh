@@ -24,6 +24,9 @@ gone() { ! listed "$1"; }
 me=tree$$
 dir=/tmp/$me
 mkdir -p "$dir/a" "$dir/b c" "$dir/ns"
+# What cases before left to the remover is gone, and what is shown is new.
+quiet() { [ "$(property Devices)" = "u $(holmctl device list --no-legend | wc -l)" ] && [ "$(dmsetup ls | grep -c '^holm-')" -eq 1 ]; }
+eventually 20 quiet
 before=$(property Devices)
 
 # A tree of one's own, from the empty one.

@@ -33,7 +33,9 @@ class There:
         self.loop = loop
         verbs = holm.verbs()
         self.containers, self.images, self.devices = holm.containers(), holm.images(), holm.devices()
-        self.of = {use: one["id"] for one in self.devices.values() for use in one["of"]}
+        roots = [one for one in self.devices.values() if one["id"].startswith("container:")]
+        self.of = {use: one["id"] for one in roots for use in one["of"] if use.startswith("container ")}
+        self.of.update({f"image {name}": device for name, device in holm.image_devices(self.images).items()})
         self.snapshots = {}
         for container in self.containers:
             root = self.of.get(f"container {container}", "").removeprefix("container:")
@@ -127,7 +129,7 @@ def accounts(findings):
         in_pool = pool.thin_ids()
         records = pool.recorded()
         listed = {one["thin_id"] for one in holm.devices().values()}
-        kept = {thin for thin, device in records.items() if device["id"] == "ballast"}
+        kept = {thin for thin, device in records.items() if device["id"] in pool.HIDDEN}
         surplus = in_pool - listed - kept - set(pool.FOREIGN)
         if not surplus or time.monotonic() > until:
             break

@@ -44,3 +44,8 @@ def devices():
 def snapshots(container):
     """Names of the snapshots of a container."""
     return {one["name"] for one in listing("snapshot", "--list", container)}
+
+
+def image_devices(names):
+    """Name → the device of its top layer."""
+    return {one["Name"]: one["Device"] for one in listing("image", "inspect", *names)} if names else {}

@@ -10,6 +10,8 @@ from holm import Refused, run
 DIRECTORY = "/var/lib/holm/pool"
 POOL = "holm-pool"
 TREE = "rootfs"
+# Devices of the pool's own, which nobody is shown.
+HIDDEN = ("ballast", "table")
 # Above every number that a pool of ours comes to in a test.
 FOREIGN = (5000000, 5000001)
 

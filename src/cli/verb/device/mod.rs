@@ -1,11 +1,13 @@
 //! `holmctl device …`, a file for each.
 
 mod add;
+mod adopt;
 mod check;
 mod findings;
 mod grow;
 mod list;
 mod mount;
+mod offline;
 mod rm;
 mod salvage;
 mod status;
@@ -40,6 +42,8 @@ pub(crate) enum Verb {
     Mount(mount::Args),
     /// Take the mounts of devices' trees away
     Umount(umount::Args),
+    /// Take the configured block devices or pool over, giving up anything else that is on them; holmd must be stopped
+    Adopt(adopt::Args),
     /// Rebuild a journal that is lost or too old from what the devices say; holmd must be stopped
     Salvage(salvage::Args),
 }
@@ -55,6 +59,7 @@ pub(crate) async fn run(verb: Verb) -> Outcome {
         Verb::Rm(args) => rm::run(args).await,
         Verb::Mount(args) => mount::run(args).await,
         Verb::Umount(args) => umount::run(args).await,
+        Verb::Adopt(args) => adopt::run(args),
         Verb::Salvage(args) => salvage::run(args),
     }
 }

@@ -1,4 +1,5 @@
-//! `holmd --salvage`: rebuilds the pool's journal from what its devices say, while no daemon runs.
+//! What is done to the pool while no daemon runs: `holmd --salvage` rebuilds its journal from what its devices say, and
+//! `holmd --adopt` takes block devices or a pool over that are not known to be Holm's.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,16 +11,26 @@ use super::options::thin_config;
 use crate::config::Config;
 use crate::engine::CheckView;
 use crate::model::{DeviceId, Driver, now_usec};
-use crate::storage::{self, StorageError, thin};
+use crate::storage::thin::{self, ThinConfig};
+use crate::storage::{self, Report, StorageError};
 
 /// Salvages, and writes what was found as JSON. After an error the journal is as it was.
-pub(super) fn run(roots: &[PathBuf]) -> Result<(), DaemonError> {
+pub(super) fn salvage(roots: &[PathBuf]) -> Result<(), DaemonError> {
+    run(roots, thin::salvage)
+}
+
+/// Takes over what the configuration names, and writes what was found as JSON.
+pub(super) fn adopt(roots: &[PathBuf]) -> Result<(), DaemonError> {
+    run(roots, thin::adopt)
+}
+
+fn run(roots: &[PathBuf], work: impl FnOnce(&ThinConfig) -> Result<Report, StorageError>) -> Result<(), DaemonError> {
     let config = Config::load(roots)?.storage;
     let begun_with_copy = config.directory.join("pool/trees").exists();
     if config.driver == Some(Driver::Copy) || (config.driver.is_none() && begun_with_copy) {
         return Err(DaemonError::NothingToSalvage);
     }
-    let report = thin::salvage(&thin_config(&config)).map_err(|error| match error {
+    let report = work(&thin_config(&config)).map_err(|error| match error {
         StorageError::PoolState { state: storage::LOCKED, .. } => DaemonError::Running,
         error => error.into(),
     })?;
