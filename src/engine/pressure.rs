@@ -3,8 +3,8 @@
 //! A writer to a full pool waits in the kernel, and gets errors when that has waited long enough: what it wrote is lost
 //! then. One that is held still has lost nothing.
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -15,21 +15,30 @@ use crate::storage::{Pressure, PressureLevel};
 /// What is left of the room at the pace of the last minute; the set speaks once a second.
 const SOON: Duration = Duration::from_secs(2);
 
+/// While there is little room, they go on no sooner than this after somebody was held: whoever writes that fast fills the
+/// rest at once.
+const CALM: Duration = Duration::from_secs(10);
+
 /// Looks after the containers' side of the pool's room from now on.
 pub(super) fn watch(inner: &Arc<Inner>) {
     let weak: Weak<Inner> = Arc::downgrade(inner);
+    // Who is held already was held by the daemon before, a moment ago.
+    let last_held = Mutex::new(Instant::now());
     inner.devices.on_pressure(Box::new(move |pressure| {
         if let Some(inner) = weak.upgrade() {
             health::pressed(&inner, pressure);
-            respond(&inner, pressure);
+            respond(&inner, pressure, &mut last_held.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }));
 }
 
 /// On the thread of the DeviceSet, which waits for this before it gives the last reserve to the writers.
-fn respond(inner: &Inner, pressure: &Pressure) {
-    match decide(pressure) {
-        Response::Hold(count) => hold(inner, pressure, count),
+fn respond(inner: &Inner, pressure: &Pressure, last_held: &mut Instant) {
+    match decide(pressure, last_held.elapsed()) {
+        Response::Hold(count) => {
+            hold(inner, pressure, count);
+            *last_held = Instant::now();
+        }
         Response::Release => release(inner),
         Response::Nothing => {}
     }
@@ -76,14 +85,14 @@ enum Response {
 
 /// The fastest writer first, as one may do; everybody who writes when the end is near. They go on when twice the room is
 /// free below which new devices are refused, so that they do not stop again at once.
-fn decide(pressure: &Pressure) -> Response {
+fn decide(pressure: &Pressure, calm: Duration) -> Response {
     let left = pressure.free.0.saturating_sub(pressure.dirty.0);
     match pressure.level {
         PressureLevel::Full => Response::Hold(usize::MAX),
         PressureLevel::High if pressure.time_to_full.is_some_and(|left| left < SOON) => Response::Hold(usize::MAX),
         PressureLevel::High if left < pressure.total.0 / 20 => Response::Hold(1),
         PressureLevel::High => Response::Nothing,
-        PressureLevel::Low if left < pressure.total.0 / 10 => Response::Nothing,
+        PressureLevel::Low if left < pressure.total.0 / 10 || calm < CALM => Response::Nothing,
         PressureLevel::Low | PressureLevel::None => Response::Release,
     }
 }
@@ -100,6 +109,7 @@ mod tests {
 
     #[test]
     fn one_is_held_before_the_end_and_all_at_it() {
+        let decide = |pressure: &Pressure| decide(pressure, CALM);
         assert_eq!(decide(&pressure(PressureLevel::High, 55)), Response::Hold(1));
         let soon = |seconds| Pressure {
             time_to_full: Some(Duration::from_secs(seconds)),
@@ -111,8 +121,9 @@ mod tests {
 
     #[test]
     fn they_go_on_when_there_is_room_for_a_while() {
-        assert_eq!(decide(&pressure(PressureLevel::Low, 105)), Response::Nothing);
-        assert_eq!(decide(&pressure(PressureLevel::Low, 110)), Response::Release);
-        assert_eq!(decide(&pressure(PressureLevel::None, 10)), Response::Release);
+        assert_eq!(decide(&pressure(PressureLevel::Low, 105), CALM), Response::Nothing);
+        assert_eq!(decide(&pressure(PressureLevel::Low, 110), CALM), Response::Release);
+        assert_eq!(decide(&pressure(PressureLevel::Low, 110), CALM / 2), Response::Nothing, "they were just held");
+        assert_eq!(decide(&pressure(PressureLevel::None, 10), Duration::ZERO), Response::Release);
     }
 }

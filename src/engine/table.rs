@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::container::Container;
 use super::devices::{self, Devices};
@@ -112,7 +112,16 @@ impl Engine {
         devices::health::at_start(&inner);
         pressure::watch(&inner);
         tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
+        tokio::spawn(clear_empty_scopes(Arc::clone(&inner)));
         Ok(Self { inner })
+    }
+}
+
+async fn clear_empty_scopes(inner: Arc<Inner>) {
+    match inner.scopes.clear_empty().await {
+        Ok(0) => {}
+        Ok(count) => info!(op = "reconcile", count, "let go of {count} scopes that nobody was in"),
+        Err(error) => warn!(op = "reconcile", "cannot look for scopes that nobody is in: {error}, ignoring"),
     }
 }
 

@@ -152,8 +152,8 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// The devices that take room now, the fastest first. Empty when nothing is written, and always with driver `copy`.
     fn growth(&self) -> Vec<DeviceGrowth>;
 
-    /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second or more often while it is
-    /// [`High`](PressureLevel::High) or worse. Called from a thread of the set's own, which does nothing else meanwhile:
+    /// Sets who is told of the pool's room: how it is now, then when its level changes, and every second or more often while
+    /// it is [`Low`](PressureLevel::Low) or worse. Called from a thread of the set's own, which does nothing else meanwhile:
     /// when it is `Full`, the last reserve is given to the writers after this returned. Driver `copy` never calls.
     fn on_pressure(&self, listener: PressureListener);
 

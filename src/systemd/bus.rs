@@ -9,6 +9,11 @@ use super::SystemdError;
 /// Properties as StartTransientUnit takes them.
 pub(super) type Properties<'a> = Vec<(&'a str, Variant<'a>)>;
 
+/// A unit in a list: name, description, load, active and sub state, whom it follows, path; and its job's number, type
+/// and path.
+pub(super) type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -28,6 +33,8 @@ pub(super) trait Manager {
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
 
     fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
+
+    fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
 
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
 

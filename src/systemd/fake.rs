@@ -126,6 +126,11 @@ impl Scopes for FakeScopes {
         Box::pin(async move { Ok(self.live().scopes.get(unit).map(|(_, scope)| scope.clone())) })
     }
 
+    fn clear_empty(&self) -> BoxFuture<'_, Result<usize, SystemdError>> {
+        // None of these ever outlives its process.
+        Box::pin(async { Ok(0) })
+    }
+
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>> {
         Box::pin(async move {
             self.state().limits.push((unit.to_owned(), *limits));

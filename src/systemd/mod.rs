@@ -45,6 +45,11 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// A loaded, active scope of this name.
     fn find<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<Option<Scope>, SystemdError>>;
 
+    /// Has systemd let go of the containers' scopes that no process is in; how many there were. systemd takes a process
+    /// that has ended, and is not waited for yet, into a scope and then never sees the scope become empty: that is what a
+    /// daemon leaves that is killed while it asks for one.
+    fn clear_empty(&self) -> BoxFuture<'_, Result<usize, SystemdError>>;
+
     /// Changes a running scope's limits (SetUnitProperties, runtime only).
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>>;
 

@@ -61,7 +61,7 @@ impl Systemd {
             connection: connection.clone(),
             manager,
             jobs,
-            starts: Semaphore::new(STARTS_IN_FLIGHT),
+            starts: Semaphore::new(STARTS_IN_FLIGHT as usize),
             refused: Mutex::default(),
             job_limit,
         }))
@@ -246,6 +246,24 @@ impl Systemd {
         self.read(unit).await.map(Some)
     }
 
+    async fn stop_empty(&self) -> Result<usize, SystemdError> {
+        // Not beside a start, whose scope may be new under the old one's name.
+        let _alone = self.starts.acquire_many(STARTS_IN_FLIGHT).await.expect("the semaphore is never closed");
+        let units = self
+            .manager
+            .list_units_by_patterns(&["active"], &[SCOPES])
+            .await
+            .map_err(|error| failed("list", SCOPES, error))?;
+        let mut cleared = 0;
+        for (unit, ..) in units {
+            if self.is_leaving(&unit).await {
+                self.limited(&unit, self.see_off(&unit)).await?;
+                cleared += 1;
+            }
+        }
+        Ok(cleared)
+    }
+
     async fn is_shutting_down(&self) -> Result<bool, SystemdError> {
         let state = self.manager.system_state().await.map_err(SystemdError::Unreachable)?;
         Ok(state == "stopping")
@@ -270,6 +288,10 @@ impl Scopes for Systemd {
 
     fn find<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<Option<Scope>, SystemdError>> {
         Box::pin(self.limited(unit, self.find_scope(unit)))
+    }
+
+    fn clear_empty(&self) -> BoxFuture<'_, Result<usize, SystemdError>> {
+        Box::pin(self.stop_empty())
     }
 
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>> {
@@ -340,11 +362,13 @@ fn with_parents(slice: &str) -> Vec<String> {
     std::iter::once(stem).chain(parents).map(|stem| format!("{stem}.slice")).collect()
 }
 
+/// What [`scope_name`] makes.
+const SCOPES: &str = "holm-*.scope";
 /// Where systemd has cgroup2.
 const CGROUPS: &str = "/sys/fs/cgroup";
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
-const STARTS_IN_FLIGHT: usize = 16;
+const STARTS_IN_FLIGHT: u32 = 16;
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const TRANSACTION_IS_DESTRUCTIVE: &str = "org.freedesktop.systemd1.TransactionIsDestructive";

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use zbus::object_server::SignalEmitter;
 use zbus::{OwnedVariant, interface};
 
+use super::super::bus::ListedUnit;
 use super::*;
 use crate::model::Bytes;
 use crate::testbus::{Refusal, TestBus};
@@ -64,7 +65,7 @@ async fn fifty_starts_at_once_all_end_and_never_more_than_sixteen_are_asked_for(
     for start in starts.collect::<Vec<_>>() {
         start.await.unwrap().unwrap();
     }
-    assert_eq!(host.fake.most_at_once.load(Ordering::SeqCst), STARTS_IN_FLIGHT);
+    assert_eq!(host.fake.most_at_once.load(Ordering::SeqCst), STARTS_IN_FLIGHT as usize);
 }
 
 #[tokio::test]
@@ -113,6 +114,19 @@ async fn a_scope_that_is_about_to_go_is_waited_for() {
     assert!(matches!(error, SystemdError::WrongControlGroup { .. }), "{error}");
     let calls = ["start", "reset", "start", "stop", "start"].map(|call| format!("{call} holm-a.scope"));
     assert_eq!(host.log()[..5], calls);
+}
+
+#[tokio::test]
+async fn a_scope_that_nobody_is_in_is_cleared_away_and_no_other() {
+    let Some(host) = Host::start(Script { control_group: Some("/no.slice/of.scope"), ..Script::default() }).await
+    else {
+        return;
+    };
+    assert_eq!(host.systemd.clear_empty().await.unwrap(), 2);
+    assert_eq!(host.log(), ["stop holm-a.scope", "stop holm-b.scope"]);
+    let Some(host) = Host::start(Script::default()).await else { return };
+    assert_eq!(host.systemd.clear_empty().await.unwrap(), 0);
+    assert!(host.log().is_empty());
 }
 
 #[tokio::test]
@@ -379,6 +393,17 @@ impl FakeManager {
 
     fn reset_failed_unit(&self, name: String) {
         self.fake.note(format!("reset {name}"));
+    }
+
+    fn list_units_by_patterns(&self, states: Vec<String>, patterns: Vec<String>) -> Vec<ListedUnit> {
+        assert_eq!((states, patterns), (vec!["active".to_owned()], vec![SCOPES.to_owned()]));
+        let none = String::new;
+        ["holm-a.scope", "holm-b.scope"]
+            .map(|unit| {
+                let path = OwnedObjectPath::try_from(unit_path(unit)).unwrap();
+                (unit.to_owned(), none(), none(), none(), none(), none(), path, 0, none(), job_path(0))
+            })
+            .into()
     }
 
     fn get_unit(&self, name: String) -> Result<OwnedObjectPath, Refusal> {

@@ -191,7 +191,7 @@ impl Core {
         }
         Ok(match pressure.level {
             PressureLevel::None if space::is_getting_short(host) => PRESSED,
-            PressureLevel::None => USUAL,
+            PressureLevel::None => calm(&pressure, room.data.mark),
             _ if pace > 0.0 => BRISK,
             _ => PRESSED,
         })
@@ -223,10 +223,10 @@ impl Core {
         Ok(Pressure { level, free: data.free(), dirty, total: data.total, growable, time_to_full, fastest })
     }
 
-    /// Tells who listens when the level changes, and again and again while something should be done.
+    /// Tells who listens when the level changes, and again and again while room is short.
     fn tell(&self, pressure: &Pressure) {
         let before = lock(&self.keep.level).replace(pressure.level);
-        if before == Some(pressure.level) && pressure.level < PressureLevel::High {
+        if before == Some(pressure.level) && pressure.level == PressureLevel::None {
             return;
         }
         // Not under the lock: the listener may ask for anything.
@@ -293,6 +293,16 @@ impl Core {
         let failed = |source| StorageError::Io { op: "trim", path: format!("device {id}").into(), source };
         self.backend.trim(mount.mount()).map_err(failed)
     }
+}
+
+/// When to look again at a pool that has room. One that cannot grow tells of its low-water mark only once (the mark is
+/// set anew by a resume: check_low_water_mark in dm-thin.c), so near to it only looking tells.
+fn calm(pressure: &Pressure, mark: Bytes) -> Duration {
+    let usual = match pressure.growable.0 == 0 && pressure.free.0 < mark.0.saturating_mul(2) {
+        true => PRESSED,
+        false => USUAL,
+    };
+    pressure.time_to_full.map_or(usual, |left| (left / 10).clamp(BRISK, usual))
 }
 
 /// Less than this is soon.
@@ -364,6 +374,25 @@ fn run(core: &Weak<Core>, bell: &Doorbell, control: Option<&Control>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_that_cannot_grow_is_looked_at_more_often_the_sooner_it_is_full() {
+        let pressure = |growable, free, time_to_full: Option<u64>| Pressure {
+            level: PressureLevel::None,
+            free: Bytes(free),
+            dirty: Bytes(0),
+            total: Bytes(1000),
+            growable: Bytes(growable),
+            time_to_full: time_to_full.map(Duration::from_secs),
+            fastest: Vec::new(),
+        };
+        assert_eq!(calm(&pressure(500, 150, None), Bytes(100)), USUAL);
+        assert_eq!(calm(&pressure(0, 250, None), Bytes(100)), USUAL);
+        assert_eq!(calm(&pressure(0, 150, None), Bytes(100)), PRESSED);
+        assert_eq!(calm(&pressure(0, 150, Some(4)), Bytes(100)), Duration::from_millis(400));
+        assert_eq!(calm(&pressure(0, 150, Some(0)), Bytes(100)), BRISK);
+        assert_eq!(calm(&pressure(0, 500, Some(3600)), Bytes(100)), USUAL);
+    }
 
     #[test]
     fn the_time_to_full_is_a_forecast_only_when_something_is_written() {

@@ -53,7 +53,8 @@ eventually 20 busctl status org.holm1
 note "$(holmctl list --all)"
 sane() { ! holmctl list --all --no-legend | grep -e starting -e stopping; }; eventually 20 sane
 for name in $(holmctl list --all --no-legend | awk '{ print $1 }'); do timeout 20 holmctl rm --force "$name"; done
-eventually_eq 20 "" left
+clean() { for try in $(seq 100); do [ -z "$(left 2>/dev/null)" ] && return 0; sleep 0.2; done; left; systemctl status --no-pager -l 'holm-*.scope'; for p in $(cat /sys/fs/cgroup/holm.slice/*/cgroup.procs /sys/fs/cgroup/holm.slice/*/*/cgroup.procs); do echo "$p $(cat /proc/$p/wchan) $(tr '\0' ' ' </proc/$p/cmdline)"; cat /proc/$p/stack; done; journalctl -b --no-pager -o short-monotonic | tail -n 700; return 1; }
+clean
 assert_eq "$loops" "$(losetup -l -n | wc -l)" "loop devices"
 assert_eq "" "$(dmesg | tail -n "+$((log + 1))" | grep -i -e 'blocked for more' -e 'WARNING:' -e 'BUG:' -e 'error')" "the kernel's log"
 

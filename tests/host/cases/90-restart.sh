@@ -16,6 +16,21 @@ systemctl daemon-reexec
 assert_eq running "$(holmctl show stays -p State --value)" "the state after daemon-reexec"
 systemctl restart systemd-machined
 eventually 10 sh -c 'machinectl list --no-legend | grep -q "^stays "'
+
+# A scope around a process that had just ended, as a daemon leaves that is killed at the wrong moment: systemd never sees it end.
+python3 -c '
+import os, subprocess
+child = os.fork()
+if child == 0: os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+subprocess.run(["busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "StartTransientUnit",
+    "ssa(sv)a(sa(sv))", "holm-ghost.scope", "fail", "2", "Slice", "s", "holm.slice", "PIDs", "au", "1", str(child), "0"], check=True, stdout=subprocess.DEVNULL)'
+ghost() { systemctl is-active --quiet holm-ghost.scope; }
+eventually 5 ghost
+systemctl restart holmd.service
+no_ghost() { ! ghost; }; eventually 5 no_ghost
+assert_eq running "$(holmctl show stays -p State --value)" "the state after empty scopes were cleared away"
+
 systemctl restart systemd-journald
 holmctl exec stays true
 holmctl stop stays
