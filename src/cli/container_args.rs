@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::error::CliError;
 use crate::client::CreateOptions;
-use crate::model::{BindMount, Bytes, ContainerName, ImageName, Signal, SignalError, Usec};
+use crate::model::{BindMount, Bytes, ContainerName, ImageName, RestartWhen, Signal, SignalError, Usec};
 
 /// What defines a container.
 #[derive(Debug, Args)]
@@ -81,6 +81,25 @@ pub(crate) struct ContainerArgs {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<Signal>,
+    /// Start it again after which ends: no, on-success, on-failure, on-abnormal, on-abort or always; with a number, at most
+    /// so often
+    #[arg(long, value_name = "WHEN[:NUMBER]", value_parser = parse_restart)]
+    restart: Option<Restart>,
+    /// The wait before the first try, which grows with each
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_delay: Option<Usec>,
+    /// The longest wait
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_max_delay: Option<Usec>,
+    /// In how many steps the wait grows; 0 for not at all
+    #[arg(long, value_name = "NUMBER", requires = "restart")]
+    restart_steps: Option<u32>,
+    /// How many tries there are; 0 for any number
+    #[arg(long, value_name = "NUMBER", requires = "restart")]
+    restart_limit: Option<u32>,
+    /// Count only the tries of so much time
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_limit_interval: Option<Usec>,
     /// A note on the container
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -102,6 +121,13 @@ enum Network {
     None,
     /// The host's
     Host,
+}
+
+/// `WHEN[:NUMBER]`.
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    when: RestartWhen,
+    limit: Option<u32>,
 }
 
 impl ContainerArgs {
@@ -147,6 +173,12 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
             stop_timeout_usec: self.stop_timeout,
             auto_remove: self.rm,
+            restart: self.restart.as_ref().map(|restart| restart.when.as_str().to_owned()),
+            restart_usec: self.restart_delay,
+            restart_steps: self.restart_steps,
+            restart_max_delay_usec: self.restart_max_delay,
+            restart_limit: self.restart_limit.or(self.restart.and_then(|restart| restart.limit)),
+            restart_limit_interval_usec: self.restart_limit_interval,
             labels: labels(&self.label),
             cap_add: capabilities(&self.cap_add),
             cap_drop: capabilities(&self.cap_drop),
@@ -229,6 +261,19 @@ fn parse_mount(text: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(Path::new(source)).map_err(|error| error.to_string())?;
     let source = source.into_os_string().into_string().map_err(|_| "the source is not UTF-8")?;
     Ok(BindMount { source, destination: destination.to_owned(), read_only })
+}
+
+/// A word of systemd's, or one that people know from elsewhere and that means the same here.
+fn parse_restart(text: &str) -> Result<Restart, String> {
+    let (word, limit) = match text.split_once(':') {
+        Some((word, limit)) => {
+            let number = limit.parse().map_err(|_| format!("'{limit}' is not a number of tries"))?;
+            (word, Some(number))
+        }
+        None => (text, None),
+    };
+    let when = if word == "unless-stopped" { RestartWhen::Always } else { word.parse()? };
+    Ok(Restart { when, limit })
 }
 
 /// CPUs as µs of CPU time per second of wall-clock time.

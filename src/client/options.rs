@@ -51,6 +51,18 @@ pub struct CreateOptions {
     pub stop_timeout_usec: Option<Usec>,
     /// Whether it is removed after its run.
     pub auto_remove: bool,
+    /// After which ends it is started again.
+    pub restart: Option<String>,
+    /// The wait before the first try.
+    pub restart_usec: Option<Usec>,
+    /// In how many steps it grows.
+    pub restart_steps: Option<u32>,
+    /// To how much.
+    pub restart_max_delay_usec: Option<Usec>,
+    /// How many tries there are.
+    pub restart_limit: Option<u32>,
+    /// Within which time.
+    pub restart_limit_interval_usec: Option<Usec>,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capabilities to add.
@@ -84,6 +96,12 @@ impl CreateOptions {
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
         dict.some("StopTimeoutUSec", self.stop_timeout_usec);
         dict.flag("AutoRemove", self.auto_remove);
+        dict.some("Restart", self.restart);
+        dict.some("RestartUSec", self.restart_usec);
+        dict.some("RestartSteps", self.restart_steps);
+        dict.some("RestartMaxDelayUSec", self.restart_max_delay_usec);
+        dict.some("RestartLimit", self.restart_limit);
+        dict.some("RestartLimitIntervalUSec", self.restart_limit_interval_usec);
         dict.some("Labels", Some(self.labels).filter(|labels| !labels.is_empty()));
         dict.list("CapabilitiesAdd", self.cap_add);
         dict.list("CapabilitiesDrop", self.cap_drop);

@@ -134,6 +134,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
     )?;
     info!(op = "daemon", driver = engine.driver().as_str(), "holmd {} is ready ({name:?}).", env!("CARGO_PKG_VERSION"));
     notify::ready("Ready.").map_err(DaemonError::Notify)?;
+    engine.begin_restarts();
     if let Some(every) = notify::watchdog() {
         let systemd = Arc::clone(&systemd);
         // Asked through the bus connection that requests come through.

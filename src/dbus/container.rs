@@ -374,6 +374,24 @@ impl Container {
         self.view.get().oom_kills
     }
 
+    /// After which ends it is started again: no, on-success, on-failure, on-abnormal, on-abort or always.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn restart_policy(&self) -> &str {
+        self.view.get().spec.restart.when.as_str()
+    }
+
+    /// How often its policy has started it again since somebody started it.
+    #[zbus(property)]
+    fn restart_count(&self) -> u32 {
+        self.view.get().restart_count
+    }
+
+    /// When its policy starts it again; 0 when it does not wait for that.
+    #[zbus(property, name = "NextRestartUSec")]
+    fn next_restart_usec(&self) -> u64 {
+        self.view.get().next_restart_usec
+    }
+
     /// Its snapshots in order of name, and when each was made.
     #[zbus(property)]
     fn snapshots(&self) -> Vec<(String, u64)> {

@@ -12,7 +12,8 @@ use crate::engine::{
     CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, RestartPolicy, Signal,
+    SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -165,6 +166,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         stop_signal: options.parse("StopSignal", Signal::from_number)?,
         stop_timeout_usec: options.take("StopTimeoutUSec")?,
         lifetime: if options.flag("AutoRemove")? { Lifetime::OneRun } else { Lifetime::Kept },
+        restart: restart(options)?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,
         no_new_privileges: options.take("NoNewPrivileges")?,
@@ -194,6 +196,20 @@ fn limits(options: &mut Options) -> Result<Limits> {
         memory: options.parse("MemoryMax", positive)?.map(Bytes),
         pids: options.parse("TasksMax", positive)?,
         cpu_usec_per_sec: options.parse("CPUQuotaPerSecUSec", positive)?,
+    })
+}
+
+fn restart(options: &mut Options) -> Result<RestartPolicy> {
+    let default = RestartPolicy::default();
+    Ok(RestartPolicy {
+        when: options.parse("Restart", |word: String| word.parse())?.unwrap_or(default.when),
+        delay_usec: options.take("RestartUSec")?.unwrap_or(default.delay_usec),
+        steps: options.take("RestartSteps")?.unwrap_or(default.steps),
+        max_delay_usec: options.take("RestartMaxDelayUSec")?.unwrap_or(default.max_delay_usec),
+        limit: options.take("RestartLimit")?.unwrap_or(default.limit),
+        limit_interval_usec: options
+            .parse("RestartLimitIntervalUSec", positive)?
+            .unwrap_or(default.limit_interval_usec),
     })
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
 
 use super::*;
-use crate::model::ErrorCode;
+use crate::model::{ErrorCode, RestartWhen};
 
 fn dictionary<const N: usize>(entries: [(&str, Variant<'_>); N]) -> Dictionary {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value.try_into_owned().unwrap())).collect()
@@ -48,6 +48,12 @@ fn every_option_of_create_arrives() {
             ("CapabilitiesAdd", vec!["cap_net_admin", "SYS_TIME"].into()),
             ("CapabilitiesDrop", vec!["ALL"].into()),
             ("NoNewPrivileges", false.into()),
+            ("Restart", "on-failure".into()),
+            ("RestartUSec", 5u64.into()),
+            ("RestartSteps", 2u32.into()),
+            ("RestartMaxDelayUSec", 50u64.into()),
+            ("RestartLimit", 3u32.into()),
+            ("RestartLimitIntervalUSec", 60u64.into()),
         ]),
     )
     .unwrap();
@@ -72,6 +78,10 @@ fn every_option_of_create_arrives() {
     assert_eq!(request.capabilities.add, ["NET_ADMIN", "SYS_TIME"]);
     assert_eq!(request.capabilities.drop, ["ALL"]);
     assert_eq!(request.no_new_privileges, Some(false));
+    let when = RestartWhen::OnFailure;
+    let restart =
+        RestartPolicy { when, delay_usec: 5, steps: 2, max_delay_usec: 50, limit: 3, limit_interval_usec: 60 };
+    assert_eq!(request.restart, restart);
 }
 
 #[test]
@@ -86,6 +96,7 @@ fn an_empty_dictionary_leaves_everything_to_image_and_configuration() {
 fn values_out_of_range_are_refused_by_name() {
     for (key, value) in [
         ("WorkingDirectory", Variant::from("srv")),
+        ("Restart", "sometimes".into()),
         ("WorkingDirectory", "/a/../b".into()),
         ("User", "".into()),
         ("User", "a:b:c".into()),

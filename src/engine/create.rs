@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::error::EngineError;
 use super::request::CreateRequest;
 use crate::model::{
-    BindMount, ContainerId, ContainerName, ContainerSpec, ImageConfig, ImageInfo, Limits, NetworkMode, Process,
-    StopPolicy,
+    BindMount, ContainerId, ContainerName, ContainerSpec, ImageConfig, ImageInfo, Lifetime, Limits, NetworkMode,
+    Process, RestartWhen, StopPolicy,
 };
 
 /// What a container gets when neither caller nor image says otherwise.
@@ -34,6 +34,7 @@ pub(super) fn define(
     request.slice.as_deref().map_or(Ok(()), check_slice)?;
     request.mounts.iter().try_for_each(check_mount)?;
     check_limits(&request.limits)?;
+    check_restart(&request)?;
     Ok(ContainerSpec {
         name,
         id,
@@ -51,6 +52,7 @@ pub(super) fn define(
             timeout_usec: request.stop_timeout_usec.unwrap_or(defaults.stop_timeout_usec),
         },
         lifetime: request.lifetime,
+        restart: request.restart,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }
@@ -175,6 +177,15 @@ fn check_absolute(what: &str, path: &str) -> Result<(), EngineError> {
     }
 }
 
+fn check_restart(request: &CreateRequest) -> Result<(), EngineError> {
+    if request.restart.when != RestartWhen::No && request.lifetime == Lifetime::OneRun {
+        return Err(invalid(
+            "a container that is removed after its run cannot be started again: leave one of them out",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     if limits.memory.is_some_and(|memory| memory.0 < 1 << 20) {
         return Err(invalid("the memory limit is below 1M: nothing can run in that"));
@@ -195,7 +206,7 @@ fn invalid(message: &str) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bytes, DeviceId, ImageName};
+    use crate::model::{Bytes, DeviceId, ImageName, RestartPolicy};
 
     fn image(entrypoint: &[&str], command: &[&str]) -> ImageInfo {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -263,6 +274,11 @@ mod tests {
     fn nonsense_is_refused_with_the_reason() {
         let image = image(&[], &["x"]);
         let bad = [
+            CreateRequest {
+                restart: RestartPolicy { when: RestartWhen::Always, ..RestartPolicy::default() },
+                lifetime: Lifetime::OneRun,
+                ..CreateRequest::default()
+            },
             CreateRequest { hostname: Some("a_b".into()), ..CreateRequest::default() },
             CreateRequest { slice: Some("holm".into()), ..CreateRequest::default() },
             CreateRequest { working_directory: Some("relative".into()), ..CreateRequest::default() },

@@ -3,12 +3,13 @@
 //! ```text
 //!              start            launched
 //!   resting ─────────► starting ─────────► running ◄──► frozen
-//!      ▲                  │ launch failed     │ stop      │ stop
-//!      │◄─────────────────┘                   ▼           ▼
-//!      │◄──────────────────────────────────  stopping ◄───┘
-//!      │               ended                  │  ▲ deadline: killed
-//!      ▼ remove                               └──┘
-//!    gone  ◄── ended, when it lives for one run or a removal waits
+//!      ▲                │ ▲ │ launch failed   │ stop      │ stop
+//!      │◄───────────────┘ │ └──────────┐      ▼           ▼
+//!      │◄─────────────────┼───────────────  stopping ◄────┘
+//!      │        ended     │ due        │      │  ▲ deadline: killed
+//!      ▼ remove           │            ▼      └──┘
+//!    gone                 └───────  waiting ◄── ended, when its policy starts it again
+//!      ▲── ended, when it lives for one run or a removal waits
 //! ```
 //!
 //! One task per container feeds events in and performs the actions, in order; a launch is performed to its end before
@@ -34,6 +35,8 @@ pub(super) enum State {
         /// What comes after its end.
         next: Next,
     },
+    /// No payload; its policy starts it again when its wait is over.
+    Waiting,
     /// Removed.
     Gone,
 }
@@ -57,7 +60,10 @@ pub(super) enum Event {
     /// The launch succeeded.
     Launched,
     /// The launch failed.
-    LaunchFailed,
+    LaunchFailed {
+        /// Whether its policy tries it again.
+        again: bool,
+    },
     /// Stop it.
     Stop,
     /// Stop it if it runs, then start it.
@@ -65,7 +71,12 @@ pub(super) enum Event {
     /// The stop timeout has passed.
     Deadline,
     /// The run is over.
-    Ended,
+    Ended {
+        /// Whether its policy starts it again, if nobody asked for something else.
+        again: bool,
+    },
+    /// The wait for the next try is over.
+    Due,
     /// Freeze it.
     Freeze,
     /// Thaw it.
@@ -98,6 +109,8 @@ pub(super) enum Action {
     Thaw,
     /// Write down how the run ended.
     RecordEnd,
+    /// Wait for the moment of the next try; `Due` follows.
+    Wait,
     /// Delete the root and the record.
     Delete,
 }
@@ -118,18 +131,21 @@ pub(super) type Step = Result<(State, &'static [Action]), Refusal>;
 
 /// The whole policy.
 pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
-    use State::{Frozen, Gone, Resting, Running, Starting, Stopping};
+    use State::{Frozen, Gone, Resting, Running, Starting, Stopping, Waiting};
     match (state, event) {
         (Gone, _) => Err(Refusal::Gone),
 
-        (Resting, Event::Start | Event::Restart) => Ok((Starting, &[Action::Launch])),
+        (Resting | Waiting, Event::Start | Event::Restart) | (Waiting, Event::Due) => Ok((Starting, &[Action::Launch])),
         (Starting | Running | Frozen | Stopping { .. }, Event::Start) => Err(Refusal::Active),
 
         (Starting, Event::Launched) => Ok((Running, &[])),
-        (Starting, Event::LaunchFailed) => Ok(rest(lifetime)),
-        (Resting | Running | Frozen | Stopping { .. }, Event::Launched | Event::LaunchFailed) => Ok((state, &[])),
+        (Starting, Event::LaunchFailed { again }) => Ok(after_no_launch(lifetime, again)),
+        (Resting | Waiting | Running | Frozen | Stopping { .. }, Event::Launched | Event::LaunchFailed { .. }) => {
+            Ok((state, &[]))
+        }
+        (Resting | Starting | Running | Frozen | Stopping { .. }, Event::Due) => Ok((state, &[])),
 
-        (Resting, Event::Stop) => Ok((Resting, &[])),
+        (Resting | Waiting, Event::Stop) => Ok((Resting, &[])),
         (Running, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd])),
         (Frozen, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd, Action::Thaw])),
         (Starting, Event::Stop | Event::Restart) => Err(Refusal::Active),
@@ -149,32 +165,40 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         (Stopping { forced: false, next }, Event::Deadline) => {
             Ok((Stopping { forced: true, next }, &[Action::KillAll]))
         }
-        (Resting | Starting | Running | Frozen | Stopping { forced: true, .. }, Event::Deadline) => Ok((state, &[])),
+        (Resting | Waiting | Starting | Running | Frozen | Stopping { forced: true, .. }, Event::Deadline) => {
+            Ok((state, &[]))
+        }
 
-        (Running | Frozen | Stopping { next: Next::Rest, .. }, Event::Ended) => Ok(end(lifetime)),
-        (Stopping { next: Next::Start, .. }, Event::Ended) => Ok((Starting, &[Action::RecordEnd, Action::Launch])),
-        (Stopping { next: Next::Remove, .. }, Event::Ended) => Ok((Gone, &[Action::RecordEnd, Action::Delete])),
-        (Resting | Starting, Event::Ended) => Ok((state, &[])),
+        (Running | Frozen, Event::Ended { again }) => Ok(end(lifetime, again)),
+        (Stopping { next: Next::Rest, .. }, Event::Ended { .. }) => Ok(end(lifetime, false)),
+        (Stopping { next: Next::Start, .. }, Event::Ended { .. }) => {
+            Ok((Starting, &[Action::RecordEnd, Action::Launch]))
+        }
+        (Stopping { next: Next::Remove, .. }, Event::Ended { .. }) => Ok((Gone, &[Action::RecordEnd, Action::Delete])),
+        (Resting | Waiting | Starting, Event::Ended { .. }) => Ok((state, &[])),
 
         (Running, Event::Freeze) => Ok((Frozen, &[Action::Freeze])),
         (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
         (Frozen, Event::Freeze) | (Running, Event::Thaw) => Ok((state, &[])),
-        (Resting | Starting | Stopping { .. }, Event::Freeze | Event::Thaw) => Err(Refusal::NotRunning),
+        (Resting | Waiting | Starting | Stopping { .. }, Event::Freeze | Event::Thaw) => Err(Refusal::NotRunning),
 
         (Running | Frozen, Event::Held) => Ok((Frozen, &[])),
         // Too late: it is on its way to its end, which it must be able to go.
         (Starting | Stopping { .. }, Event::Held) => Ok((state, &[Action::Thaw])),
         (Frozen, Event::Release) => Ok((Running, &[Action::Thaw])),
-        (Resting, Event::Held) | (Resting | Starting | Running | Stopping { .. }, Event::Release) => Ok((state, &[])),
+        (Resting | Waiting, Event::Held)
+        | (Resting | Waiting | Starting | Running | Stopping { .. }, Event::Release) => Ok((state, &[])),
 
-        (Resting, Event::Remove { .. }) => Ok((Gone, &[Action::Delete])),
+        (Resting, Event::Remove { .. }) | (Waiting, Event::Remove { force: true }) => Ok((Gone, &[Action::Delete])),
         (Stopping { forced: true, .. }, Event::Remove { force: true }) => {
             Ok((Stopping { forced: true, next: Next::Remove }, &[]))
         }
         (Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: true }) => {
             Ok((Stopping { forced: true, next: Next::Remove }, &[Action::KillAll]))
         }
-        (Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: false }) => Err(Refusal::Active),
+        (Waiting | Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: false }) => {
+            Err(Refusal::Active)
+        }
     }
 }
 
@@ -185,7 +209,8 @@ impl State {
             Self::Resting | Self::Gone if failed => Status::Failed,
             Self::Resting | Self::Gone if started => Status::Stopped,
             Self::Resting | Self::Gone => Status::Created,
-            Self::Starting => Status::Starting,
+            // As systemd has it for a service: activating (auto-restart).
+            Self::Starting | Self::Waiting => Status::Starting,
             Self::Running => Status::Running,
             Self::Frozen => Status::Frozen,
             Self::Stopping { .. } => Status::Stopping,
@@ -197,15 +222,17 @@ fn stopping(next: Next) -> State {
     State::Stopping { forced: false, next }
 }
 
-fn end(lifetime: Lifetime) -> (State, &'static [Action]) {
+fn end(lifetime: Lifetime, again: bool) -> (State, &'static [Action]) {
     match lifetime {
+        Lifetime::Kept if again => (State::Waiting, &[Action::RecordEnd, Action::Wait]),
         Lifetime::Kept => (State::Resting, &[Action::RecordEnd]),
         Lifetime::OneRun => (State::Gone, &[Action::RecordEnd, Action::Delete]),
     }
 }
 
-fn rest(lifetime: Lifetime) -> (State, &'static [Action]) {
+fn after_no_launch(lifetime: Lifetime, again: bool) -> (State, &'static [Action]) {
     match lifetime {
+        Lifetime::Kept if again => (State::Waiting, &[Action::Wait]),
         Lifetime::Kept => (State::Resting, &[]),
         Lifetime::OneRun => (State::Gone, &[Action::Delete]),
     }
@@ -215,6 +242,9 @@ fn rest(lifetime: Lifetime) -> (State, &'static [Action]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// An end that nothing follows.
+    const END: Event = Event::Ended { again: false };
 
     fn run(events: &[Event]) -> (State, Vec<Action>) {
         run_with(Lifetime::Kept, events)
@@ -233,22 +263,22 @@ mod tests {
 
     #[test]
     fn a_run_goes_from_rest_to_rest() {
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Ended]);
+        let (state, actions) = run(&[Event::Start, Event::Launched, END]);
         assert_eq!(state, State::Resting);
         assert_eq!(actions, [Action::Launch, Action::RecordEnd]);
     }
 
     #[test]
     fn a_container_of_one_run_is_gone_after_it() {
-        let (state, actions) = run_with(Lifetime::OneRun, &[Event::Start, Event::Launched, Event::Ended]);
+        let (state, actions) = run_with(Lifetime::OneRun, &[Event::Start, Event::Launched, END]);
         assert_eq!(state, State::Gone);
         assert_eq!(actions.last(), Some(&Action::Delete));
-        assert_eq!(run_with(Lifetime::OneRun, &[Event::Start, Event::LaunchFailed]).0, State::Gone);
+        assert_eq!(run_with(Lifetime::OneRun, &[Event::Start, Event::LaunchFailed { again: false }]).0, State::Gone);
     }
 
     #[test]
     fn a_payload_that_ignores_the_signal_is_killed_once() {
-        let events = [Event::Start, Event::Launched, Event::Stop, Event::Deadline, Event::Deadline, Event::Ended];
+        let events = [Event::Start, Event::Launched, Event::Stop, Event::Deadline, Event::Deadline, END];
         let (state, actions) = run(&events);
         assert_eq!(state, State::Resting);
         assert_eq!(actions.iter().filter(|action| **action == Action::KillAll).count(), 1);
@@ -270,21 +300,21 @@ mod tests {
 
     #[test]
     fn a_restart_starts_again_after_the_end() {
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Ended]);
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Restart, END]);
         assert_eq!(state, State::Starting);
         assert_eq!(actions.last(), Some(&Action::Launch));
     }
 
     #[test]
     fn a_stop_takes_a_pending_restart_back() {
-        let (state, _) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Stop, Event::Ended]);
+        let (state, _) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Stop, END]);
         assert_eq!(state, State::Resting);
     }
 
     #[test]
     fn only_force_removes_a_running_container() {
         assert_eq!(step(State::Running, Event::Remove { force: false }, Lifetime::Kept), Err(Refusal::Active));
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Remove { force: true }, Event::Ended]);
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Remove { force: true }, END]);
         assert_eq!(state, State::Gone);
         assert_eq!(actions.last(), Some(&Action::Delete));
     }
@@ -303,13 +333,43 @@ mod tests {
         assert_eq!(step(State::Running, Event::Start, Lifetime::Kept), Err(Refusal::Active));
     }
 
+    #[test]
+    fn what_its_policy_starts_again_waits_and_is_launched_when_due() {
+        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Ended { again: true }]);
+        assert_eq!(state, State::Waiting);
+        assert_eq!(actions, [Action::Launch, Action::RecordEnd, Action::Wait]);
+        let due = [Event::Start, Event::Launched, Event::Ended { again: true }, Event::Due];
+        assert_eq!(run(&due).0, State::Starting);
+        let failed = [&due[..], &[Event::LaunchFailed { again: true }]].concat();
+        assert_eq!(run(&failed).0, State::Waiting);
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_and_a_start_does_not_sit_it_out() {
+        let waiting = [Event::Start, Event::Launched, Event::Ended { again: true }];
+        let (state, _) = run(&[&waiting[..], &[Event::Stop, Event::Due]].concat());
+        assert_eq!(state, State::Resting);
+        assert_eq!(run(&[&waiting[..], &[Event::Start]].concat()).0, State::Starting);
+        assert_eq!(step(State::Waiting, Event::Remove { force: false }, Lifetime::Kept), Err(Refusal::Active));
+        assert_eq!(run(&[&waiting[..], &[Event::Remove { force: true }]].concat()).0, State::Gone);
+    }
+
+    #[test]
+    fn a_stop_wins_over_the_policy_and_so_does_a_life_of_one_run() {
+        let stopped = [Event::Start, Event::Launched, Event::Stop, Event::Ended { again: true }];
+        assert_eq!(run(&stopped).0, State::Resting);
+        let ended = [Event::Start, Event::Launched, Event::Ended { again: true }];
+        assert_eq!(run_with(Lifetime::OneRun, &ended).0, State::Gone);
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just(Event::Start),
             Just(Event::Stop),
             Just(Event::Restart),
             Just(Event::Deadline),
-            Just(Event::Ended),
+            any::<bool>().prop_map(|again| Event::Ended { again }),
+            Just(Event::Due),
             Just(Event::Freeze),
             Just(Event::Thaw),
             Just(Event::Held),
@@ -328,7 +388,7 @@ mod tests {
             let mut payload = false;
             for event in events {
                 // The run's end is an event of the world: it comes only while there is a payload.
-                if event == Event::Ended && !payload { continue; }
+                if matches!(event, Event::Ended { .. }) && !payload { continue; }
                 let Ok((next, actions)) = step(state, event, lifetime) else { continue };
                 state = next;
                 for action in actions {

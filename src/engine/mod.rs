@@ -9,6 +9,7 @@
 //! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
 //! | `outcome.rs` | how a run ended, pure |
+//! | `restart.rs` | whether and when its policy starts a container again, pure |
 //! | `cgroup.rs` | freeze, kill, figures |
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
@@ -20,12 +21,14 @@
 //! | `pressure.rs` | what to do with containers when the pool is full |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
+//! | `entries.rs` | the ids of the journal's entries about containers |
 //! | `error.rs` | every failure, with its code |
 
 mod cgroup;
 mod container;
 mod create;
 mod devices;
+mod entries;
 mod error;
 mod events;
 mod exec;
@@ -37,6 +40,7 @@ mod pressure;
 mod reconcile;
 mod request;
 mod resources;
+mod restart;
 mod run;
 mod snapshots;
 mod start;
@@ -155,7 +159,8 @@ impl Engine {
     pub fn start(&self, name: &ContainerName, io: RunIo) -> Result<JobId, EngineError> {
         self.inner.check_open()?;
         let view = self.container(name)?;
-        if view.status.is_active() {
+        // One that only waits to be started again is started now.
+        if view.status.is_active() && view.next_restart_usec == 0 {
             return Err(EngineError::Running {
                 name: name.clone(),
                 status: view.status.as_str(),
@@ -310,7 +315,13 @@ impl Engine {
         self.inner.jobs.cancel(id)
     }
 
-    // ---- the daemon's end
+    // ---- the daemon's beginning and end
+
+    /// Lets containers be started that their policy wants to run. To be called when the daemon has said that it is ready:
+    /// systemd holds scopes back that are ordered after a service which is not.
+    pub fn begin_restarts(&self) {
+        self.inner.restarts_begun.send_replace(true);
+    }
 
     /// Refuses whatever would start something, from now on.
     pub fn begin_shutdown(&self) {
@@ -320,6 +331,8 @@ impl Engine {
     /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the
     /// longest, and not much longer: what cannot even be killed then (a process that hangs in the kernel) is left.
     pub async fn stop_all(&self) {
+        // Nobody asked for these stops: what always runs comes back with the system.
+        self.inner.system_ends.store(true, Ordering::Release);
         let mut events = self.subscribe();
         let active: Vec<_> = self.containers().into_iter().filter(|view| view.status.is_active()).collect();
         for view in &active {

@@ -14,7 +14,7 @@ pub(super) fn last_run(number: u64, run: Option<&RunRecord>, exit: Option<&ExitR
         run: number,
         exit: exit.map(|exit| exit.exit),
         result,
-        failed: failed(result, run.is_some_and(|run| run.stopping)),
+        failed: failed(result, run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked)),
         stopped_usec: exit.map_or_else(now_usec, |exit| exit.exited_usec),
         oom_kills,
         figures: exit.map(|exit| exit.figures).unwrap_or_default(),
@@ -87,6 +87,7 @@ mod tests {
             exited_usec: 5,
             oom_kills,
             figures: Default::default(),
+            stop_asked: false,
         }
     }
 

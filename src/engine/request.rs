@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, RestartPolicy, Signal,
+    SnapshotName,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -48,6 +49,8 @@ pub struct CreateRequest {
     pub stop_timeout_usec: Option<u64>,
     /// Kept or removed after its run.
     pub lifetime: Lifetime,
+    /// When it is started again.
+    pub restart: RestartPolicy,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capability changes.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::container::Container;
@@ -72,6 +73,10 @@ pub(super) struct Inner {
     pub(super) jobs: Jobs,
     pub(super) processes: Processes,
     pub(super) closing: AtomicBool,
+    /// Whether everything is stopped because the system ends.
+    pub(super) system_ends: AtomicBool,
+    /// Whether containers may be started that nobody asks for at this moment.
+    pub(super) restarts_begun: watch::Sender<bool>,
     /// Held by whatever changes images.
     pub(super) image_changes: tokio::sync::Mutex<()>,
     /// `None`: the name is reserved by a creation or a renaming that is under way.
@@ -99,6 +104,8 @@ impl Engine {
             processes: Processes::new(events.clone()),
             events,
             closing: AtomicBool::new(false),
+            system_ends: AtomicBool::new(false),
+            restarts_begun: watch::Sender::new(false),
             image_changes: tokio::sync::Mutex::default(),
             containers: RwLock::default(),
             images: Mutex::default(),
@@ -136,6 +143,17 @@ impl Inner {
     /// Refuses to start anything once the daemon's end has begun.
     pub(super) fn check_open(&self) -> Result<(), EngineError> {
         if self.closing.load(Ordering::Acquire) { Err(EngineError::ShuttingDown) } else { Ok(()) }
+    }
+
+    /// Returns when containers may be started that nobody asks for at this moment.
+    pub(super) async fn restarts_may_begin(&self) {
+        // The sender is ours.
+        let _ = self.restarts_begun.subscribe().wait_for(|begun| *begun).await;
+    }
+
+    /// Whether stops are because the system ends, and not because somebody asked for them.
+    pub(super) fn system_ends(&self) -> bool {
+        self.system_ends.load(Ordering::Acquire)
     }
 
     /// A container by name.

@@ -35,6 +35,10 @@ pub struct ContainerView {
     pub oom_kills: u64,
     /// Why the last start failed, or why it is held still, or empty.
     pub status_text: String,
+    /// How often its policy has started it again since somebody started it.
+    pub restart_count: u32,
+    /// When its policy starts it again; 0 when it does not wait for that.
+    pub next_restart_usec: Usec,
     /// Its snapshots, and when each was made.
     pub snapshots: Arc<BTreeMap<SnapshotName, Usec>>,
 }

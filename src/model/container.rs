@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ContainerId, ContainerName, ImageName, Signal};
+use super::{Bytes, ContainerId, ContainerName, ImageName, RestartPolicy, Signal};
 
 /// The state shown outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct ContainerSpec {
     pub stop: StopPolicy,
     /// What happens when the payload has ended.
     pub lifetime: Lifetime,
+    /// When it is started again. Absent in records of older versions.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }

@@ -70,6 +70,10 @@ pub struct ExitRecord {
     pub oom_kills: u64,
     /// The cgroup's last figures.
     pub figures: Figures,
+    /// Whether systemd had asked the monitor to stop, as `systemctl stop` of the scope has it do. Absent in records of
+    /// older versions.
+    #[serde(default)]
+    pub stop_asked: bool,
 }
 
 impl ExitRecord {

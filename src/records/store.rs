@@ -35,6 +35,27 @@ pub struct ContainerRecord {
     /// older versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub snapshots: BTreeMap<SnapshotName, Usec>,
+    /// How it stands with starting it again. Absent in records of older versions.
+    #[serde(default)]
+    pub restarts: Restarts,
+}
+
+/// How it stands with starting a container again by its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Whether it is to run as far as its policy goes: from a start that somebody asked for until a stop that somebody
+    /// asked for, or an end after which the policy lets it rest.
+    pub wanted: bool,
+    /// How often it was started again since somebody started it.
+    pub count: u32,
+    /// How many of these came in a row, without a long run between.
+    pub tries: u32,
+    /// When the interval of the limit began, µs since the epoch; 0 when none did.
+    pub interval_usec: Usec,
+    /// How many tries there were in that interval.
+    pub within: u32,
+    /// When it is tried next, µs since the epoch; 0 when it does not wait for that.
+    pub next_usec: Usec,
 }
 
 /// How a run ended.
@@ -111,6 +132,7 @@ impl ContainerRecord {
             last: None,
             status_text: String::new(),
             snapshots: BTreeMap::new(),
+            restarts: Restarts::default(),
         }
     }
 }
@@ -309,6 +331,7 @@ mod tests {
                 slice: None,
                 stop: StopPolicy::default(),
                 lifetime: Lifetime::Kept,
+                restart: Default::default(),
                 labels: Default::default(),
             },
             created_usec: 1,
@@ -317,6 +340,7 @@ mod tests {
             last: None,
             status_text: String::new(),
             snapshots: BTreeMap::new(),
+            restarts: Restarts::default(),
         }
     }
 
@@ -335,6 +359,14 @@ mod tests {
         assert_eq!(found, std::slice::from_ref(&web));
         store.remove_container(&web.spec.id).unwrap();
         assert!(store.containers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let mut text = serde_json::to_value(record("web", 1)).unwrap();
+        text.as_object_mut().unwrap().remove("restarts").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("restart").unwrap();
+        assert_eq!(serde_json::from_value::<ContainerRecord>(text).unwrap(), record("web", 1));
     }
 
     #[test]

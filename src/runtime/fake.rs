@@ -115,6 +115,7 @@ impl Monitor {
                         exited_usec: now_usec(),
                         oom_kills: 0,
                         figures,
+                        stop_asked: false,
                     };
                     record::write(directory, &record).unwrap();
                 });

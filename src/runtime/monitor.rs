@@ -7,6 +7,7 @@
 //!
 //! It outlives holmd, and nothing in its wait depends on anybody: it ends when the leader has ended, never before.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -97,8 +98,8 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let exit = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
-    finish(&scope, fds.record_dir, run, exit, |oom_kills| {
+    let (exit, stop_asked) = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
+    finish(&scope, fds.record_dir, (run, stop_asked), exit, |oom_kills| {
         client.exited(exit, oom_kills);
         // A daemon that is gone or stuck reads the record.
         let _ = daemon.ended(exit, oom_kills);
@@ -168,11 +169,15 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> io::Result<Exit> {
-    wait(leader, signals, || {
+/// How the leader ended, and whether systemd had asked for that.
+fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> io::Result<(Exit, bool)> {
+    let asked = Cell::new(false);
+    let exit = wait(leader, signals, || {
+        asked.set(true);
         // It may have ended meanwhile: the wait sees that next.
         let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
-    })
+    })?;
+    Ok((exit, asked.get()))
 }
 
 /// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile.
@@ -205,13 +210,13 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 }
 
 /// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
-fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
+fn finish(scope: &Scope, record_dir: OwnedFd, (run, stop_asked): (u64, bool), exit: Exit, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
-    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };
+    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures, stop_asked };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();

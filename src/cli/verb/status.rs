@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::report::{Report, quoted};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, ContainerProxy, Properties};
-use crate::model::{Bytes, Signal, Usec};
+use crate::model::{Bytes, Signal, Usec, now_usec};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,6 +62,7 @@ fn describe(report: &mut Report, properties: &Properties) {
         _ => "StartedUSec",
     };
     report.line("Since", &output::since(properties.number(moment)));
+    report.line("Restarts", &restarts(properties, now_usec()));
     report.line("Leader", &leader(properties.number("Leader")));
     report.line("Image", &get("Image"));
     report.line("Command", &quoted(&properties.texts("Command")));
@@ -86,6 +87,9 @@ fn state_line(properties: &Properties) -> String {
     let detail = match state.as_str() {
         _ if !text.is_empty() => text,
         "stopped" | "failed" => ending(&properties.text("Result"), properties.status("ExitStatus")),
+        "starting" if properties.number("NextRestartUSec") > 0 => {
+            ending(&properties.text("Result"), properties.status("ExitStatus"))
+        }
         _ => String::new(),
     };
     let shown = output::coloured(&state, &state);
@@ -99,6 +103,19 @@ fn ending(result: &str, status: i32) -> String {
         (..=-1, _) => result.to_owned(),
         (_, Some(signal)) => format!("{result}, {signal}"),
         (_, None) => format!("{result}, status {status}"),
+    }
+}
+
+/// What its policy has done and will do; nothing when it has none.
+fn restarts(properties: &Properties, now: Usec) -> String {
+    let policy = properties.text("RestartPolicy");
+    if policy.is_empty() || policy == "no" {
+        return String::new();
+    }
+    let count = properties.number("RestartCount");
+    match properties.number("NextRestartUSec") {
+        0 => format!("{count} ({policy})"),
+        next => format!("{count} ({policy}), the next in {}", output::rough_span(next.saturating_sub(now))),
     }
 }
 
@@ -212,6 +229,19 @@ mod tests {
         assert_eq!(state_line(&Properties::from_map(values.into_iter().collect())), "stopped (exit-code, status 3)");
         let failed = text(&[("State", "failed"), ("StatusText", "no such program")]);
         assert_eq!(state_line(&Properties::from_map(failed.into_iter().collect())), "failed (no such program)");
+    }
+
+    #[test]
+    fn a_policy_says_what_it_has_done_and_will_do() {
+        let mut values = text(&[("RestartPolicy", "on-failure")]);
+        values.push(("RestartCount".into(), OwnedVariant::from(3u32)));
+        let properties = |values: &[(String, OwnedVariant)]| {
+            Properties::from_map(values.iter().map(|(k, v)| (k.clone(), v.try_clone().unwrap())).collect())
+        };
+        assert_eq!(restarts(&properties(&values), 7), "3 (on-failure)");
+        values.push(("NextRestartUSec".into(), OwnedVariant::from(5_000_007u64)));
+        assert_eq!(restarts(&properties(&values), 7), "3 (on-failure), the next in 5s");
+        assert_eq!(restarts(&properties(&text(&[("RestartPolicy", "no")])), 7), "");
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) fn container(text: &str) -> ContainerView {
         slice: None,
         stop: StopPolicy::default(),
         lifetime: Lifetime::Kept,
+        restart: Default::default(),
         labels: BTreeMap::new(),
     };
     ContainerView {
@@ -55,6 +56,8 @@ pub(super) fn container(text: &str) -> ContainerView {
         result: RunResult::None,
         oom_kills: 0,
         status_text: String::new(),
+        restart_count: 0,
+        next_restart_usec: 0,
         snapshots: Arc::default(),
     }
 }

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | this one | the way to the task, and what is shown without asking it |
 //! | `task.rs` | the life of the container: owns its state, performs what `lifecycle` decides |
+//! | `again.rs` | what its restart policy has the task do |
 //! | `root.rs` | what is done to its root and its record |
 
+mod again;
 mod root;
 mod task;
 
@@ -14,8 +16,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, mpsc, oneshot};
 
 use self::task::Task;
-#[cfg(test)]
-pub(super) use self::task::{HELD_ID, RELEASED_ID};
 use super::Inner;
 use super::error::EngineError;
 use super::jobs::Job;

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::again::until;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
 use crate::engine::error::EngineError;
@@ -17,16 +18,13 @@ use crate::engine::request::{RunIo, StopOptions, Who};
 use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
-use crate::engine::{Inner, blocking, start, table};
+use crate::engine::{Inner, blocking, entries, start, table};
 use crate::model::{Exit, ExitRecord, Lifetime, PoolState, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
 const LEAVING: Duration = Duration::from_secs(5);
-/// The journal's entries about that: see `packaging/holm.catalog`.
-pub(in crate::engine) const HELD_ID: &str = "c2f3b1f0a8c84b2e9a4d6b7c1e5f9a03";
-pub(in crate::engine) const RELEASED_ID: &str = "5f0d7c9e41b34a6f8e2ab6d15c7093e8";
 /// What is said of a container that is held.
 const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
 /// How long a freeze waits for processes that are entering.
@@ -61,6 +59,10 @@ pub(super) struct Task {
     pub(super) state: State,
     pub(super) run: Option<Run>,
     deadline: Option<Instant>,
+    /// When its policy starts it again.
+    pub(super) due: Option<Instant>,
+    /// Whether the launch under way is its policy's.
+    pub(super) by_policy: bool,
     waiters: Vec<(Goal, Job)>,
     next_io: Option<RunIo>,
     stop: StopOptions,
@@ -73,6 +75,7 @@ enum Input {
     Asked(Request),
     Ended,
     Deadline,
+    Due,
     Closed,
 }
 
@@ -84,7 +87,11 @@ impl Task {
         run: Option<Run>,
         inbox: mpsc::UnboundedReceiver<Request>,
     ) -> Arc<Shared> {
-        let state = run.as_ref().map_or(State::Resting, found);
+        let state = match &run {
+            Some(run) => found(run),
+            None if record.restarts.next_usec > 0 => State::Waiting,
+            None => State::Resting,
+        };
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
@@ -95,6 +102,7 @@ impl Task {
             true => Instant::now(),
             false => Instant::now() + record.spec.stop.timeout(),
         });
+        let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
         let task = Self {
             engine,
             shared: Arc::clone(&shared),
@@ -103,6 +111,8 @@ impl Task {
             state,
             run,
             deadline,
+            due,
+            by_policy: false,
             waiters: Vec::new(),
             next_io: None,
             stop: StopOptions::default(),
@@ -122,6 +132,7 @@ impl Task {
                     self.deadline = None;
                     self.happened(Event::Deadline).await;
                 }
+                Input::Due => self.due().await,
                 Input::Closed => return,
             }
         }
@@ -144,10 +155,20 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        let due = async {
+            match self.due {
+                Some(due) => {
+                    self.engine.restarts_may_begin().await;
+                    tokio::time::sleep_until(due).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = ended => Input::Ended,
             () = deadline => Input::Deadline,
+            () = due => Input::Due,
             request = self.inbox.recv() => request.map_or(Input::Closed, Input::Asked),
         }
     }
@@ -155,13 +176,29 @@ impl Task {
     async fn asked(&mut self, request: Request) {
         match request {
             Request::Start { io, job } => {
-                self.toward(Event::Start, Goal::Running, job, |task| task.next_io = Some(io)).await;
+                let accepted = |task: &mut Self| {
+                    task.next_io = Some(io);
+                    task.is_wanted();
+                };
+                self.toward(Event::Start, Goal::Running, job, accepted).await;
             }
             Request::Stop { options, job } => {
-                self.toward(Event::Stop, Goal::Resting, job, |task| task.stop = options).await;
+                let waited = self.state == State::Waiting;
+                let accepted = |task: &mut Self| {
+                    task.stop = options;
+                    task.is_not_wanted();
+                };
+                self.toward(Event::Stop, Goal::Resting, job, accepted).await;
+                if waited {
+                    self.save(Durability::Synced).await;
+                }
             }
             Request::Restart { options, job } => {
-                self.toward(Event::Restart, Goal::Running, job, |task| task.stop = options).await;
+                let accepted = |task: &mut Self| {
+                    task.stop = options;
+                    task.is_wanted();
+                };
+                self.toward(Event::Restart, Goal::Running, job, accepted).await;
             }
             Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job, |_| {}).await,
             Request::Freeze { freeze, reply } => {
@@ -175,7 +212,7 @@ impl Task {
             Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
                 self.note_held(false);
                 self.happened(Event::Release).await;
-                info!(container = %self.record.spec.name, op = "release", message_id = RELEASED_ID, "Container {} goes on: the pool has room again.", self.record.spec.name);
+                info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
             Request::Snapshots { change, reply } => {
@@ -232,10 +269,11 @@ impl Task {
             // Without a monitor nobody else ends what the leader left behind.
             self.kill_group().await;
         }
-        self.happened(Event::Ended).await;
+        let again = self.after_end().await;
+        self.happened(Event::Ended { again }).await;
     }
 
-    async fn happened(&mut self, event: Event) {
+    pub(super) async fn happened(&mut self, event: Event) {
         if let Err(error) = self.apply(event).await {
             warn!(container = %self.record.spec.name, op = "lifecycle", "{error}");
         }
@@ -281,6 +319,7 @@ impl Task {
             Action::Freeze => self.freeze(true).await?,
             Action::Thaw => self.freeze(false).await?,
             Action::RecordEnd => self.record_end().await,
+            Action::Wait => self.wait_for_next(),
             Action::Delete => self.delete().await,
         }
         Ok(None)
@@ -302,10 +341,7 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
                 Event::Launched
             }
-            Err(error) => {
-                self.start_failed(&error).await;
-                Event::LaunchFailed
-            }
+            Err(error) => Event::LaunchFailed { again: self.start_failed(&error).await },
         }
     }
 
@@ -317,14 +353,18 @@ impl Task {
         }
     }
 
-    async fn start_failed(&mut self, error: &EngineError) {
+    /// Whether it is tried again: not a start that somebody asked for and is told of.
+    async fn start_failed(&mut self, error: &EngineError) -> bool {
         warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
         self.start_error = Some(JobResult::from(error));
         self.record.status_text = error.to_string();
-        self.record.last = Some(never_started(self.record.run));
+        let last = never_started(self.record.run);
+        self.record.last = Some(last);
+        let again = self.after_no_launch(error, &last);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Eventual).await;
         }
+        again
     }
 
     async fn ask_to_end(&mut self) {
@@ -408,7 +448,7 @@ impl Task {
         let before = self.state;
         if before == State::Running {
             self.note_held(true);
-            warn!(container = %self.record.spec.name, op = "hold", message_id = HELD_ID, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
+            warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
         }
         self.happened(Event::Held).await;
     }
@@ -465,7 +505,7 @@ impl Task {
     fn settle(&mut self) {
         let reached = match self.state {
             State::Running | State::Frozen => Goal::Running,
-            State::Resting => Goal::Resting,
+            State::Resting | State::Waiting => Goal::Resting,
             State::Gone => Goal::Gone,
             State::Starting | State::Stopping { .. } => return,
         };
@@ -579,6 +619,8 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
             Some(run) if run.record.held => HELD.to_owned(),
             _ => record.status_text.clone(),
         },
+        restart_count: record.restarts.count,
+        next_restart_usec: if state == State::Waiting { record.restarts.next_usec } else { 0 },
         snapshots: Arc::new(record.snapshots.clone()),
     }
 }

@@ -85,7 +85,9 @@ impl Host {
             store: self.store(),
             stored: Vec::new(),
         };
-        Engine::open(parts).unwrap()
+        let engine = Engine::open(parts).unwrap();
+        engine.begin_restarts();
+        engine
     }
 
     /// Does something with a daemon, which is killed then.

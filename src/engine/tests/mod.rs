@@ -4,5 +4,6 @@ mod devices;
 mod failures;
 mod host;
 mod life;
+mod restart_policy;
 mod restarts;
 mod snapshots;

@@ -1,0 +1,15 @@
+//! The ids of the journal's entries about containers (`MESSAGE_ID=`): `packaging/holm.catalog` says what each means and
+//! what to do.
+
+/// It is frozen because the pool has no room.
+pub(super) const HELD: &str = "c2f3b1f0a8c84b2e9a4d6b7c1e5f9a03";
+/// It goes on.
+pub(super) const RELEASED: &str = "5f0d7c9e41b34a6f8e2ab6d15c7093e8";
+/// Its policy starts it again.
+pub(super) const RESTART: &str = "7be1f1c0d0a74c3a9a5f6d1c2b8e4f10";
+/// Its policy would, but did too often.
+pub(super) const GIVEN_UP: &str = "a41d3f2f6b5e4e0f8d3c7a90e1b65c27";
+
+/// All of them.
+#[cfg(test)]
+pub(super) const ALL: [&str; 4] = [HELD, RELEASED, RESTART, GIVEN_UP];
