@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::error::CliError;
 use crate::client::CreateOptions;
-use crate::model::{BindMount, Bytes, ContainerName, ImageName, RestartWhen, Signal, SignalError, Usec};
+use crate::model::{
+    BindMount, Bytes, ContainerName, HealthAction, ImageName, Ready, RestartWhen, Signal, SignalError, Usec,
+};
 
 /// What defines a container.
 #[derive(Debug, Args)]
@@ -81,6 +83,30 @@ pub(crate) struct ContainerArgs {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<Signal>,
+    /// When it counts as started: exec (its program runs) or healthy (its check passes)
+    #[arg(long, value_name = "WHEN")]
+    ready: Option<Ready>,
+    /// A command inside that tells by its status whether all is well: a line for a shell, or a JSON array of words
+    #[arg(long, value_name = "COMMAND", value_parser = parse_health_command)]
+    health_cmd: Option<HealthCommand>,
+    /// The time from one check to the next
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_interval: Option<Usec>,
+    /// How long one may take
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_timeout: Option<Usec>,
+    /// How many in a row must fail
+    #[arg(long, value_name = "NUMBER")]
+    health_retries: Option<u32>,
+    /// For how long after the start failures do not count
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_start_period: Option<Usec>,
+    /// What to do when it is unhealthy: none, kill, restart or stop
+    #[arg(long, value_name = "ACTION")]
+    health_on_failure: Option<HealthAction>,
+    /// No check, whatever the image says
+    #[arg(long, conflicts_with = "health_cmd")]
+    no_healthcheck: bool,
     /// Start it again after which ends: no, on-success, on-failure, on-abnormal, on-abort or always; with a number, at most
     /// so often
     #[arg(long, value_name = "WHEN[:NUMBER]", value_parser = parse_restart)]
@@ -122,6 +148,10 @@ enum Network {
     /// The host's
     Host,
 }
+
+/// Program and arguments.
+#[derive(Debug, Clone)]
+struct HealthCommand(Vec<String>);
 
 /// `WHEN[:NUMBER]`.
 #[derive(Debug, Clone, Copy)]
@@ -173,6 +203,17 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
             stop_timeout_usec: self.stop_timeout,
             auto_remove: self.rm,
+            ready: self.ready.map(|ready| ready.as_str().to_owned()),
+            health_command: if self.no_healthcheck {
+                Some(Vec::new())
+            } else {
+                self.health_cmd.map(|command| command.0)
+            },
+            health_interval_usec: self.health_interval,
+            health_timeout_usec: self.health_timeout,
+            health_retries: self.health_retries,
+            health_start_period_usec: self.health_start_period,
+            health_action: self.health_on_failure.map(|action| action.as_str().to_owned()),
             restart: self.restart.as_ref().map(|restart| restart.when.as_str().to_owned()),
             restart_usec: self.restart_delay,
             restart_steps: self.restart_steps,
@@ -261,6 +302,18 @@ fn parse_mount(text: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(Path::new(source)).map_err(|error| error.to_string())?;
     let source = source.into_os_string().into_string().map_err(|_| "the source is not UTF-8")?;
     Ok(BindMount { source, destination: destination.to_owned(), read_only })
+}
+
+/// `none` is none, as people know it from elsewhere; a line that begins with a bracket is an array.
+fn parse_health_command(text: &str) -> Result<HealthCommand, String> {
+    match text.trim_start() {
+        "" => Err("the command is empty: for no check say --no-healthcheck".into()),
+        "none" => Ok(HealthCommand(Vec::new())),
+        array if array.starts_with('[') => serde_json::from_str(array)
+            .map(HealthCommand)
+            .map_err(|error| format!("this is not a JSON array of strings: {error}")),
+        _ => Ok(HealthCommand(["/bin/sh", "-c", text].map(str::to_owned).to_vec())),
+    }
 }
 
 /// A word of systemd's, or one that people know from elsewhere and that means the same here.

@@ -76,6 +76,20 @@ fn every_option_has_its_key() {
         "[\"/bin/sh\",\"-c\"]",
         "--slice",
         "web.slice",
+        "--ready",
+        "healthy",
+        "--health-cmd",
+        "test -e /ok",
+        "--health-interval",
+        "5",
+        "--health-timeout",
+        "1",
+        "--health-retries",
+        "2",
+        "--health-start-period",
+        "60",
+        "--health-on-failure",
+        "restart",
         "--restart",
         "on-failure:5",
         "--restart-delay",
@@ -98,7 +112,9 @@ fn every_option_has_its_key() {
         "NoNewPrivileges": false, "ReadOnly": true, "Init": true, "StopTimeoutUSec": 2_500_000, "StopSignal": 2,
         "Labels": {"a": "b", "c": ""}, "Entrypoint": ["/bin/sh", "-c"], "Slice": "web.slice", "Restart": "on-failure", "RestartUSec": 500_000,
         "RestartMaxDelayUSec": 30_000_000, "RestartSteps": 4, "RestartLimit": 5, "RestartLimitIntervalUSec": 600_000_000,
-        "Command": ["echo", "-n"],
+        "HealthCommand": ["/bin/sh", "-c", "test -e /ok"], "HealthIntervalUSec": 5_000_000,
+        "HealthTimeoutUSec": 1_000_000, "HealthRetries": 2, "HealthStartPeriodUSec": 60_000_000,
+        "HealthAction": "restart", "Ready": "healthy", "Command": ["echo", "-n"],
     });
     assert_eq!(request(&line), expected);
 }
@@ -182,6 +198,16 @@ fn seconds_are_exact() {
     for text in ["", ".", "-1", "1.2.3", "0.1234567", "99999999999999999999", "1e3"] {
         assert!(parse_seconds(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_check_is_a_line_for_a_shell_or_words() {
+    assert_eq!(request(&["--health-cmd", r#"["/check","-q"]"#, "debian"]), json!({"HealthCommand": ["/check", "-q"]}));
+    for none in [&["--health-cmd", "none", "debian"][..], &["--no-healthcheck", "debian"]] {
+        assert_eq!(request(none), json!({"HealthCommand": []}));
+    }
+    assert!(refused(&["--health-cmd", "[1]", "debian"]).contains("JSON"));
+    assert!(refused(&["--health-on-failure", "panic", "debian"]).contains("restart"));
 }
 
 #[test]

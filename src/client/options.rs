@@ -51,6 +51,20 @@ pub struct CreateOptions {
     pub stop_timeout_usec: Option<Usec>,
     /// Whether it is removed after its run.
     pub auto_remove: bool,
+    /// When it counts as started.
+    pub ready: Option<String>,
+    /// The command that checks its health; an empty one is none, whatever the image says.
+    pub health_command: Option<Vec<String>>,
+    /// The time from one check to the next.
+    pub health_interval_usec: Option<Usec>,
+    /// How long one may take.
+    pub health_timeout_usec: Option<Usec>,
+    /// How many in a row must fail.
+    pub health_retries: Option<u32>,
+    /// For how long failures do not count.
+    pub health_start_period_usec: Option<Usec>,
+    /// What is done with one that is unhealthy.
+    pub health_action: Option<String>,
     /// After which ends it is started again.
     pub restart: Option<String>,
     /// The wait before the first try.
@@ -96,6 +110,13 @@ impl CreateOptions {
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
         dict.some("StopTimeoutUSec", self.stop_timeout_usec);
         dict.flag("AutoRemove", self.auto_remove);
+        dict.some("Ready", self.ready);
+        dict.some("HealthCommand", self.health_command);
+        dict.some("HealthIntervalUSec", self.health_interval_usec);
+        dict.some("HealthTimeoutUSec", self.health_timeout_usec);
+        dict.some("HealthRetries", self.health_retries);
+        dict.some("HealthStartPeriodUSec", self.health_start_period_usec);
+        dict.some("HealthAction", self.health_action);
         dict.some("Restart", self.restart);
         dict.some("RestartUSec", self.restart_usec);
         dict.some("RestartSteps", self.restart_steps);

@@ -97,6 +97,8 @@ pub trait Container {
     fn attach(&self) -> zbus::Result<HashMap<String, OwnedFd>>;
     /// Its figures.
     fn get_stats(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// What its checks said.
+    fn get_health(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
     /// Its os-release(5).
     #[zbus(name = "GetOSRelease")]
     fn get_os_release(&self) -> zbus::Result<HashMap<String, String>>;

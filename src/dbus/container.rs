@@ -17,7 +17,9 @@ use super::paths::{self, Path};
 use super::requests;
 use super::table::Latest;
 use crate::engine::{ContainerView, EngineError, ExecRequest, Executed, Who};
-use crate::model::{ContainerId, ContainerName, ErrorCode, Exit, Lifetime, RunResult, Signal, SnapshotName};
+use crate::model::{
+    ContainerId, ContainerName, ErrorCode, Exit, HealthState, Lifetime, RunResult, Signal, SnapshotName,
+};
 
 /// Descriptors by name, as `a{sh}`.
 type Descriptors = HashMap<&'static str, zbus::OwnedFd>;
@@ -256,6 +258,13 @@ impl Container {
         Ok(self.door.open()?.engine.processes(&self.name).await?)
     }
 
+    /// What its checks said in this run: Failures u (in a row, of those that count), Checks u, and of the last one LastUSec t,
+    /// TookUSec t, ExitStatus i (-1: killed after its time, or not begun) and Output s, the beginning of what it wrote.
+    #[zbus(out_args("health"))]
+    async fn get_health(&self) -> Result<HashMap<&'static str, Variant<'static>>> {
+        Ok(health(self.door.open()?.engine.health(&self.name)?))
+    }
+
     /// The container's os-release(5).
     #[zbus(name = "GetOSRelease", out_args("fields"))]
     async fn get_os_release(&self) -> Result<HashMap<String, String>> {
@@ -374,6 +383,12 @@ impl Container {
         self.view.get().oom_kills
     }
 
+    /// How it is by its own check: none (it has none, or does not run), starting, healthy or unhealthy.
+    #[zbus(property)]
+    fn health(&self) -> &str {
+        self.view.get().health.as_str()
+    }
+
     /// After which ends it is started again: no, on-success, on-failure, on-abnormal, on-abort or always.
     #[zbus(property(emits_changed_signal = "const"))]
     fn restart_policy(&self) -> &str {
@@ -415,6 +430,18 @@ impl Container {
     fn auto_remove(&self) -> bool {
         self.view.get().spec.lifetime == Lifetime::OneRun
     }
+}
+
+/// What is not known is left out.
+fn health(state: HealthState) -> HashMap<&'static str, Variant<'static>> {
+    let mut values = HashMap::from([("Failures", state.failures.into()), ("Checks", state.checks.into())]);
+    if let Some(last) = state.last {
+        values.insert("LastUSec", last.at_usec.into());
+        values.insert("TookUSec", last.took_usec.into());
+        values.insert("ExitStatus", last.exit.map_or(-1, Exit::status).into());
+        values.insert("Output", last.output.into());
+    }
+    values
 }
 
 /// Fills each absent stream with one end of a pipe (both close-on-exec); returns the other ends.

@@ -9,7 +9,7 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
     BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, RestartPolicy, Signal,
@@ -167,6 +167,8 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         stop_timeout_usec: options.take("StopTimeoutUSec")?,
         lifetime: if options.flag("AutoRemove")? { Lifetime::OneRun } else { Lifetime::Kept },
         restart: restart(options)?,
+        ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
+        health: health(options)?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,
         no_new_privileges: options.take("NoNewPrivileges")?,
@@ -213,6 +215,17 @@ fn restart(options: &mut Options) -> Result<RestartPolicy> {
     })
 }
 
+fn health(options: &mut Options) -> Result<HealthRequest> {
+    Ok(HealthRequest {
+        command: options.take("HealthCommand")?,
+        interval_usec: options.parse("HealthIntervalUSec", positive)?,
+        timeout_usec: options.parse("HealthTimeoutUSec", positive)?,
+        retries: options.parse("HealthRetries", at_least_one)?,
+        start_period_usec: options.take("HealthStartPeriodUSec")?,
+        action: options.parse("HealthAction", |word: String| word.parse())?,
+    })
+}
+
 fn capabilities(options: &mut Options) -> Result<Capabilities> {
     Ok(Capabilities {
         add: options.parse("CapabilitiesAdd", capability_names)?.unwrap_or_default(),
@@ -242,6 +255,10 @@ fn bind_mounts(mounts: Vec<(String, String, bool)>) -> Parsed<Vec<BindMount>> {
 
 fn positive(number: u64) -> Parsed<u64> {
     if number > 0 { Ok(number) } else { Err("must be greater than 0; leave it out for no limit of its own".into()) }
+}
+
+fn at_least_one(number: u32) -> Parsed<u32> {
+    if number > 0 { Ok(number) } else { Err("must be greater than 0".into()) }
 }
 
 fn network(word: String) -> Parsed<NetworkMode> {

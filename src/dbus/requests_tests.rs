@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
 
 use super::*;
-use crate::model::{ErrorCode, RestartWhen};
+use crate::model::{ErrorCode, HealthAction, Ready, RestartWhen};
 
 fn dictionary<const N: usize>(entries: [(&str, Variant<'_>); N]) -> Dictionary {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value.try_into_owned().unwrap())).collect()
@@ -48,6 +48,13 @@ fn every_option_of_create_arrives() {
             ("CapabilitiesAdd", vec!["cap_net_admin", "SYS_TIME"].into()),
             ("CapabilitiesDrop", vec!["ALL"].into()),
             ("NoNewPrivileges", false.into()),
+            ("Ready", "healthy".into()),
+            ("HealthCommand", vec!["/check", "-q"].into()),
+            ("HealthIntervalUSec", 1_000_000u64.into()),
+            ("HealthTimeoutUSec", 2_000_000u64.into()),
+            ("HealthRetries", 4u32.into()),
+            ("HealthStartPeriodUSec", 0u64.into()),
+            ("HealthAction", "kill".into()),
             ("Restart", "on-failure".into()),
             ("RestartUSec", 5u64.into()),
             ("RestartSteps", 2u32.into()),
@@ -82,6 +89,16 @@ fn every_option_of_create_arrives() {
     let restart =
         RestartPolicy { when, delay_usec: 5, steps: 2, max_delay_usec: 50, limit: 3, limit_interval_usec: 60 };
     assert_eq!(request.restart, restart);
+    let health = HealthRequest {
+        command: Some(vec!["/check".into(), "-q".into()]),
+        interval_usec: Some(1_000_000),
+        timeout_usec: Some(2_000_000),
+        retries: Some(4),
+        start_period_usec: Some(0),
+        action: Some(HealthAction::Kill),
+    };
+    assert_eq!(request.health, health);
+    assert_eq!(request.ready, Ready::Healthy);
 }
 
 #[test]
@@ -97,6 +114,9 @@ fn values_out_of_range_are_refused_by_name() {
     for (key, value) in [
         ("WorkingDirectory", Variant::from("srv")),
         ("Restart", "sometimes".into()),
+        ("Ready", "perhaps".into()),
+        ("HealthAction", "panic".into()),
+        ("HealthRetries", 0u32.into()),
         ("WorkingDirectory", "/a/../b".into()),
         ("User", "".into()),
         ("User", "a:b:c".into()),

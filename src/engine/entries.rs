@@ -10,6 +10,11 @@ pub(super) const RESTART: &str = "7be1f1c0d0a74c3a9a5f6d1c2b8e4f10";
 /// Its policy would, but did too often.
 pub(super) const GIVEN_UP: &str = "a41d3f2f6b5e4e0f8d3c7a90e1b65c27";
 
+/// Its check failed too often.
+pub(super) const UNHEALTHY: &str = "3c6e0b8a9c15471e8a2d5c90f7b1d4e6";
+/// It passes again.
+pub(super) const HEALTHY: &str = "d0b2e7415f3a4a6c9e48107ac35d92fb";
+
 /// All of them.
 #[cfg(test)]
-pub(super) const ALL: [&str; 4] = [HELD, RELEASED, RESTART, GIVEN_UP];
+pub(super) const ALL: [&str; 6] = [HELD, RELEASED, RESTART, GIVEN_UP, UNHEALTHY, HEALTHY];

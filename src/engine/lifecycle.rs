@@ -12,6 +12,9 @@
 //!      ▲── ended, when it lives for one run or a removal waits
 //! ```
 //!
+//! A container that does not count as started when its program runs is `readying` between `starting` and `running`: it has a
+//! payload, which can be stopped or may end.
+//!
 //! One task per container feeds events in and performs the actions, in order; a launch is performed to its end before
 //! the next event is looked at, so a stop asked for meanwhile finds the container running.
 
@@ -24,6 +27,8 @@ pub(super) enum State {
     Resting,
     /// A launch is under way.
     Starting,
+    /// The payload runs, and does not count as started yet.
+    Readying,
     /// The payload runs.
     Running,
     /// The payload is frozen.
@@ -50,6 +55,8 @@ pub(super) enum Next {
     Start,
     /// Remove the container.
     Remove,
+    /// What its policy says.
+    Policy,
 }
 
 /// What happened, or is asked for.
@@ -58,7 +65,14 @@ pub(super) enum Event {
     /// Start it.
     Start,
     /// The launch succeeded.
-    Launched,
+    Launched {
+        /// Whether it counts as started with that.
+        ready: bool,
+    },
+    /// It counts as started from now on.
+    Ready,
+    /// It never will.
+    NotReady,
     /// The launch failed.
     LaunchFailed {
         /// Whether its policy tries it again.
@@ -131,33 +145,40 @@ pub(super) type Step = Result<(State, &'static [Action]), Refusal>;
 
 /// The whole policy.
 pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
-    use State::{Frozen, Gone, Resting, Running, Starting, Stopping, Waiting};
+    use State::{Frozen, Gone, Readying, Resting, Running, Starting, Stopping, Waiting};
     match (state, event) {
         (Gone, _) => Err(Refusal::Gone),
 
         (Resting | Waiting, Event::Start | Event::Restart) | (Waiting, Event::Due) => Ok((Starting, &[Action::Launch])),
-        (Starting | Running | Frozen | Stopping { .. }, Event::Start) => Err(Refusal::Active),
+        (Starting | Readying | Running | Frozen | Stopping { .. }, Event::Start) => Err(Refusal::Active),
 
-        (Starting, Event::Launched) => Ok((Running, &[])),
-        (Starting, Event::LaunchFailed { again }) => Ok(after_no_launch(lifetime, again)),
-        (Resting | Waiting | Running | Frozen | Stopping { .. }, Event::Launched | Event::LaunchFailed { .. }) => {
+        (Starting, Event::Launched { ready: true }) | (Readying, Event::Ready) => Ok((Running, &[])),
+        (Starting, Event::Launched { ready: false }) => Ok((Readying, &[])),
+        (Readying, Event::NotReady) => Ok((stopping(Next::Policy), &[Action::AskToEnd])),
+        // Too late.
+        (Resting | Waiting | Starting | Running | Frozen | Stopping { .. }, Event::Ready | Event::NotReady) => {
             Ok((state, &[]))
         }
-        (Resting | Starting | Running | Frozen | Stopping { .. }, Event::Due) => Ok((state, &[])),
+        (Starting, Event::LaunchFailed { again }) => Ok(after_no_launch(lifetime, again)),
+        (
+            Resting | Waiting | Readying | Running | Frozen | Stopping { .. },
+            Event::Launched { .. } | Event::LaunchFailed { .. },
+        ) => Ok((state, &[])),
+        (Resting | Starting | Readying | Running | Frozen | Stopping { .. }, Event::Due) => Ok((state, &[])),
 
         (Resting | Waiting, Event::Stop) => Ok((Resting, &[])),
-        (Running, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd])),
+        (Readying | Running, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd])),
         (Frozen, Event::Stop) => Ok((stopping(Next::Rest), &[Action::AskToEnd, Action::Thaw])),
         (Starting, Event::Stop | Event::Restart) => Err(Refusal::Active),
         // A stop joins one that is under way, and takes back a restart that was to follow.
-        (Stopping { forced, next: Next::Start }, Event::Stop) => {
+        (Stopping { forced, next: Next::Start | Next::Policy }, Event::Stop) => {
             Ok((Stopping { forced, next: Next::Rest }, &[Action::Hurry]))
         }
         (Stopping { .. }, Event::Stop) => Ok((state, &[Action::Hurry])),
 
-        (Running, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd])),
+        (Readying | Running, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd])),
         (Frozen, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd, Action::Thaw])),
-        (Stopping { forced, next: Next::Rest | Next::Start }, Event::Restart) => {
+        (Stopping { forced, next: Next::Rest | Next::Start | Next::Policy }, Event::Restart) => {
             Ok((Stopping { forced, next: Next::Start }, &[Action::Hurry]))
         }
         (Stopping { next: Next::Remove, .. }, Event::Restart) => Err(Refusal::Gone),
@@ -165,11 +186,14 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         (Stopping { forced: false, next }, Event::Deadline) => {
             Ok((Stopping { forced: true, next }, &[Action::KillAll]))
         }
-        (Resting | Waiting | Starting | Running | Frozen | Stopping { forced: true, .. }, Event::Deadline) => {
-            Ok((state, &[]))
-        }
+        (
+            Resting | Waiting | Starting | Readying | Running | Frozen | Stopping { forced: true, .. },
+            Event::Deadline,
+        ) => Ok((state, &[])),
 
-        (Running | Frozen, Event::Ended { again }) => Ok(end(lifetime, again)),
+        (Readying | Running | Frozen | Stopping { next: Next::Policy, .. }, Event::Ended { again }) => {
+            Ok(end(lifetime, again))
+        }
         (Stopping { next: Next::Rest, .. }, Event::Ended { .. }) => Ok(end(lifetime, false)),
         (Stopping { next: Next::Start, .. }, Event::Ended { .. }) => {
             Ok((Starting, &[Action::RecordEnd, Action::Launch]))
@@ -180,23 +204,25 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         (Running, Event::Freeze) => Ok((Frozen, &[Action::Freeze])),
         (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
         (Frozen, Event::Freeze) | (Running, Event::Thaw) => Ok((state, &[])),
-        (Resting | Waiting | Starting | Stopping { .. }, Event::Freeze | Event::Thaw) => Err(Refusal::NotRunning),
+        (Resting | Waiting | Starting | Readying | Stopping { .. }, Event::Freeze | Event::Thaw) => {
+            Err(Refusal::NotRunning)
+        }
 
         (Running | Frozen, Event::Held) => Ok((Frozen, &[])),
         // Too late: it is on its way to its end, which it must be able to go.
-        (Starting | Stopping { .. }, Event::Held) => Ok((state, &[Action::Thaw])),
+        (Starting | Readying | Stopping { .. }, Event::Held) => Ok((state, &[Action::Thaw])),
         (Frozen, Event::Release) => Ok((Running, &[Action::Thaw])),
         (Resting | Waiting, Event::Held)
-        | (Resting | Waiting | Starting | Running | Stopping { .. }, Event::Release) => Ok((state, &[])),
+        | (Resting | Waiting | Starting | Readying | Running | Stopping { .. }, Event::Release) => Ok((state, &[])),
 
         (Resting, Event::Remove { .. }) | (Waiting, Event::Remove { force: true }) => Ok((Gone, &[Action::Delete])),
         (Stopping { forced: true, .. }, Event::Remove { force: true }) => {
             Ok((Stopping { forced: true, next: Next::Remove }, &[]))
         }
-        (Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: true }) => {
+        (Starting | Readying | Running | Frozen | Stopping { .. }, Event::Remove { force: true }) => {
             Ok((Stopping { forced: true, next: Next::Remove }, &[Action::KillAll]))
         }
-        (Waiting | Starting | Running | Frozen | Stopping { .. }, Event::Remove { force: false }) => {
+        (Waiting | Starting | Readying | Running | Frozen | Stopping { .. }, Event::Remove { force: false }) => {
             Err(Refusal::Active)
         }
     }
@@ -210,7 +236,7 @@ impl State {
             Self::Resting | Self::Gone if started => Status::Stopped,
             Self::Resting | Self::Gone => Status::Created,
             // As systemd has it for a service: activating (auto-restart).
-            Self::Starting | Self::Waiting => Status::Starting,
+            Self::Starting | Self::Readying | Self::Waiting => Status::Starting,
             Self::Running => Status::Running,
             Self::Frozen => Status::Frozen,
             Self::Stopping { .. } => Status::Stopping,
@@ -243,6 +269,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A launch of what is ready with that.
+    const UP: Event = Event::Launched { ready: true };
+
     /// An end that nothing follows.
     const END: Event = Event::Ended { again: false };
 
@@ -263,14 +292,14 @@ mod tests {
 
     #[test]
     fn a_run_goes_from_rest_to_rest() {
-        let (state, actions) = run(&[Event::Start, Event::Launched, END]);
+        let (state, actions) = run(&[Event::Start, UP, END]);
         assert_eq!(state, State::Resting);
         assert_eq!(actions, [Action::Launch, Action::RecordEnd]);
     }
 
     #[test]
     fn a_container_of_one_run_is_gone_after_it() {
-        let (state, actions) = run_with(Lifetime::OneRun, &[Event::Start, Event::Launched, END]);
+        let (state, actions) = run_with(Lifetime::OneRun, &[Event::Start, UP, END]);
         assert_eq!(state, State::Gone);
         assert_eq!(actions.last(), Some(&Action::Delete));
         assert_eq!(run_with(Lifetime::OneRun, &[Event::Start, Event::LaunchFailed { again: false }]).0, State::Gone);
@@ -278,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_ignores_the_signal_is_killed_once() {
-        let events = [Event::Start, Event::Launched, Event::Stop, Event::Deadline, Event::Deadline, END];
+        let events = [Event::Start, UP, Event::Stop, Event::Deadline, Event::Deadline, END];
         let (state, actions) = run(&events);
         assert_eq!(state, State::Resting);
         assert_eq!(actions.iter().filter(|action| **action == Action::KillAll).count(), 1);
@@ -286,46 +315,46 @@ mod tests {
 
     #[test]
     fn a_frozen_container_is_thawed_to_be_stopped() {
-        let (_, actions) = run(&[Event::Start, Event::Launched, Event::Freeze, Event::Stop]);
+        let (_, actions) = run(&[Event::Start, UP, Event::Freeze, Event::Stop]);
         assert_eq!(actions[actions.len() - 2..], [Action::AskToEnd, Action::Thaw]);
     }
 
     #[test]
     fn stop_is_idempotent() {
         assert_eq!(run(&[Event::Stop]), (State::Resting, vec![]));
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Stop, Event::Stop]);
+        let (state, actions) = run(&[Event::Start, UP, Event::Stop, Event::Stop]);
         assert_eq!(state, stopping(Next::Rest));
         assert_eq!(actions.iter().filter(|action| **action == Action::AskToEnd).count(), 1);
     }
 
     #[test]
     fn a_restart_starts_again_after_the_end() {
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Restart, END]);
+        let (state, actions) = run(&[Event::Start, UP, Event::Restart, END]);
         assert_eq!(state, State::Starting);
         assert_eq!(actions.last(), Some(&Action::Launch));
     }
 
     #[test]
     fn a_stop_takes_a_pending_restart_back() {
-        let (state, _) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Stop, END]);
+        let (state, _) = run(&[Event::Start, UP, Event::Restart, Event::Stop, END]);
         assert_eq!(state, State::Resting);
     }
 
     #[test]
     fn only_force_removes_a_running_container() {
         assert_eq!(step(State::Running, Event::Remove { force: false }, Lifetime::Kept), Err(Refusal::Active));
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Remove { force: true }, END]);
+        let (state, actions) = run(&[Event::Start, UP, Event::Remove { force: true }, END]);
         assert_eq!(state, State::Gone);
         assert_eq!(actions.last(), Some(&Action::Delete));
     }
 
     #[test]
     fn a_container_that_is_held_can_be_stopped_and_released() {
-        let (_, actions) = run(&[Event::Start, Event::Launched, Event::Held, Event::Stop]);
+        let (_, actions) = run(&[Event::Start, UP, Event::Held, Event::Stop]);
         assert_eq!(actions[actions.len() - 2..], [Action::AskToEnd, Action::Thaw]);
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Stop, Event::Held]);
+        let (state, actions) = run(&[Event::Start, UP, Event::Stop, Event::Held]);
         assert_eq!((state, actions.last()), (stopping(Next::Rest), Some(&Action::Thaw)));
-        assert_eq!(run(&[Event::Start, Event::Launched, Event::Held, Event::Release]).0, State::Running);
+        assert_eq!(run(&[Event::Start, UP, Event::Held, Event::Release]).0, State::Running);
     }
 
     #[test]
@@ -335,10 +364,10 @@ mod tests {
 
     #[test]
     fn what_its_policy_starts_again_waits_and_is_launched_when_due() {
-        let (state, actions) = run(&[Event::Start, Event::Launched, Event::Ended { again: true }]);
+        let (state, actions) = run(&[Event::Start, UP, Event::Ended { again: true }]);
         assert_eq!(state, State::Waiting);
         assert_eq!(actions, [Action::Launch, Action::RecordEnd, Action::Wait]);
-        let due = [Event::Start, Event::Launched, Event::Ended { again: true }, Event::Due];
+        let due = [Event::Start, UP, Event::Ended { again: true }, Event::Due];
         assert_eq!(run(&due).0, State::Starting);
         let failed = [&due[..], &[Event::LaunchFailed { again: true }]].concat();
         assert_eq!(run(&failed).0, State::Waiting);
@@ -346,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_stop_ends_the_wait_and_a_start_does_not_sit_it_out() {
-        let waiting = [Event::Start, Event::Launched, Event::Ended { again: true }];
+        let waiting = [Event::Start, UP, Event::Ended { again: true }];
         let (state, _) = run(&[&waiting[..], &[Event::Stop, Event::Due]].concat());
         assert_eq!(state, State::Resting);
         assert_eq!(run(&[&waiting[..], &[Event::Start]].concat()).0, State::Starting);
@@ -356,10 +385,25 @@ mod tests {
 
     #[test]
     fn a_stop_wins_over_the_policy_and_so_does_a_life_of_one_run() {
-        let stopped = [Event::Start, Event::Launched, Event::Stop, Event::Ended { again: true }];
+        let stopped = [Event::Start, UP, Event::Stop, Event::Ended { again: true }];
         assert_eq!(run(&stopped).0, State::Resting);
-        let ended = [Event::Start, Event::Launched, Event::Ended { again: true }];
+        let ended = [Event::Start, UP, Event::Ended { again: true }];
         assert_eq!(run_with(Lifetime::OneRun, &ended).0, State::Gone);
+    }
+
+    #[test]
+    fn what_is_not_ready_yet_becomes_so_or_ends() {
+        let readying = [Event::Start, Event::Launched { ready: false }];
+        let after = |event| run(&[&readying[..], &[event]].concat());
+        assert_eq!(run(&readying).0, State::Readying);
+        assert_eq!(after(Event::Ready).0, State::Running);
+        assert_eq!(after(Event::Stop).0, stopping(Next::Rest));
+        assert_eq!(after(END).0, State::Resting);
+        assert_eq!(after(Event::NotReady).1.last(), Some(&Action::AskToEnd));
+        let never = [&readying[..], &[Event::NotReady]].concat();
+        assert_eq!(run(&[&never[..], &[Event::Ended { again: true }]].concat()).0, State::Waiting);
+        assert_eq!(run(&[&never[..], &[Event::Stop, Event::Ended { again: true }]].concat()).0, State::Resting);
+        assert_eq!(step(State::Running, Event::NotReady, Lifetime::Kept), Ok((State::Running, &[][..])));
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -370,6 +414,8 @@ mod tests {
             Just(Event::Deadline),
             any::<bool>().prop_map(|again| Event::Ended { again }),
             Just(Event::Due),
+            Just(Event::Ready),
+            Just(Event::NotReady),
             Just(Event::Freeze),
             Just(Event::Thaw),
             Just(Event::Held),
@@ -382,7 +428,9 @@ mod tests {
         /// Whatever happens, a launch is always answered by exactly one recorded end or failure before the next launch,
         /// and nothing is deleted while a payload may run.
         #[test]
-        fn a_payload_is_never_deleted_under_its_feet(events in prop::collection::vec(any_event(), 0..40), one_run: bool) {
+        fn a_payload_is_never_deleted_under_its_feet(
+            events in prop::collection::vec(any_event(), 0..40), one_run: bool, ready: bool,
+        ) {
             let lifetime = if one_run { Lifetime::OneRun } else { Lifetime::Kept };
             let mut state = State::Resting;
             let mut payload = false;
@@ -400,10 +448,13 @@ mod tests {
                     }
                 }
                 if state == State::Starting {
-                    let (next, _) = step(state, Event::Launched, lifetime).unwrap();
+                    let (next, _) = step(state, Event::Launched { ready }, lifetime).unwrap();
                     state = next;
                 }
-                prop_assert_eq!(payload, matches!(state, State::Running | State::Frozen | State::Stopping { .. }));
+                prop_assert_eq!(payload, matches!(
+                    state,
+                    State::Readying | State::Running | State::Frozen | State::Stopping { .. }
+                ));
             }
         }
     }

@@ -53,7 +53,9 @@ mod view;
 pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
-pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};
+pub use request::{
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
+};
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 
@@ -69,7 +71,9 @@ use self::container::Request;
 use self::create::Defaults;
 use self::steps::Steps;
 use self::table::{Inner, blocking, container_device};
-use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
+use crate::model::{
+    ContainerId, ContainerName, DeviceInfo, Driver, HealthState, ImageName, PoolStatus, Signal, now_usec,
+};
 use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
@@ -249,6 +253,11 @@ impl Engine {
             path,
             source,
         })
+    }
+
+    /// How it stands with the container's health, and what the last check said.
+    pub fn health(&self, name: &ContainerName) -> Result<HealthState, EngineError> {
+        Ok(self.inner.find(name)?.health())
     }
 
     /// The running container's os-release as key and value (os-release(5)); empty when it has none.

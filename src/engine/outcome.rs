@@ -9,7 +9,12 @@ use crate::records::{LastRun, RunRecord};
 pub(super) fn last_run(number: u64, run: Option<&RunRecord>, exit: Option<&ExitRecord>) -> LastRun {
     let oom_kills = exit.map_or(0, |exit| exit.oom_kills);
     let forced = run.is_some_and(|run| run.forced);
-    let result = exit.map_or(RunResult::Lost, |exit| RunResult::of(exit.exit, oom_kills > 0, forced));
+    let result = match exit {
+        None => RunResult::Lost,
+        // It was ended because it was not ready in time, whatever it made of that.
+        Some(_) if run.is_some_and(|run| run.given_up) => RunResult::Timeout,
+        Some(exit) => RunResult::of(exit.exit, oom_kills > 0, forced),
+    };
     LastRun {
         run: number,
         exit: exit.map(|exit| exit.exit),
@@ -76,6 +81,9 @@ mod tests {
             stopping,
             forced,
             held: false,
+            unready: false,
+            given_up: false,
+            health: Default::default(),
         }
     }
 
@@ -110,6 +118,13 @@ mod tests {
             assert_eq!((last.result, last.failed), (result, failed), "{ended:?} {oom_kills} {stopping} {forced}");
             assert_eq!((last.run, last.exit, last.stopped_usec), (3, Some(ended), 5));
         }
+    }
+
+    #[test]
+    fn one_that_was_never_ready_has_failed_however_it_ended() {
+        let run = RunRecord { unready: true, given_up: true, ..run(true, false) };
+        let last = last_run(3, Some(&run), Some(&exit(Exit::Code(0), 0)));
+        assert_eq!((last.result, last.failed), (RunResult::Timeout, true));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::records::{LastRun, Restarts};
 pub(super) enum Verdict {
     /// It rests.
     Rest,
-    /// It is tried again after this wait; when that is, is noted.
-    Again(Duration),
+    /// It is tried again; when that is, is noted.
+    Again,
     /// It would be tried again, but was too often.
     GivenUp,
 }
@@ -55,7 +55,7 @@ pub(super) fn after_end(
     let wait = policy.delay(restarts.tries);
     restarts.tries = restarts.tries.saturating_add(1);
     restarts.next_usec = now.saturating_add(in_usec(wait)).max(1);
-    Verdict::Again(wait)
+    Verdict::Again
 }
 
 /// What a daemon that starts makes of a container without a payload. `rebooted`: its last run ended with the system, or
@@ -125,7 +125,7 @@ mod tests {
         let mut waits = Vec::new();
         for lasted in [0, 0, 0, 101 * SECOND] {
             match after_end(&policy, &mut restarts, &failure(), lasted, 7) {
-                Verdict::Again(wait) => waits.push(wait.as_secs()),
+                Verdict::Again => waits.push((restarts.next_usec - 7) / SECOND),
                 other => panic!("{other:?}"),
             }
             tried(&mut restarts);
@@ -151,8 +151,8 @@ mod tests {
         let policy = RestartPolicy { limit: 2, ..policy(RestartWhen::Always) };
         let mut restarts = asked_for();
         let mut verdict = |now| after_end(&policy, &mut restarts, &failure(), 0, now);
-        assert!(matches!(verdict(SECOND), Verdict::Again(_)));
-        assert!(matches!(verdict(1000 * SECOND), Verdict::Again(_)));
+        assert_eq!(verdict(SECOND), Verdict::Again);
+        assert_eq!(verdict(1000 * SECOND), Verdict::Again);
         assert_eq!(verdict(2000 * SECOND), Verdict::GivenUp);
         assert_eq!(verdict(2001 * SECOND), Verdict::Rest, "what was given up stays so");
     }
@@ -163,7 +163,7 @@ mod tests {
         let mut restarts = asked_for();
         let mut verdict = |now| after_end(&policy, &mut restarts, &failure(), 0, now);
         for now in [1, 2, 11, 12] {
-            assert!(matches!(verdict(now * SECOND), Verdict::Again(_)), "at {now} s");
+            assert_eq!(verdict(now * SECOND), Verdict::Again, "at {now} s");
         }
         assert_eq!(verdict(13 * SECOND), Verdict::GivenUp);
     }

@@ -22,7 +22,7 @@ use super::request::RunIo;
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
-use crate::model::ContainerSpec;
+use crate::model::{ContainerSpec, HealthState, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
@@ -59,6 +59,9 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         stopping: false,
         forced: false,
         held: false,
+        unready: spec.ready != Ready::Exec,
+        given_up: false,
+        health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, ImageInfo, ImageName, RunResult, SnapshotName, Status,
-    Usec,
+    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, Health, ImageInfo, ImageName, RunResult, SnapshotName,
+    Status, Usec,
 };
 
 /// A container at one moment.
@@ -35,6 +35,8 @@ pub struct ContainerView {
     pub oom_kills: u64,
     /// Why the last start failed, or why it is held still, or empty.
     pub status_text: String,
+    /// How it is by its own check, while it runs.
+    pub health: Health,
     /// How often its policy has started it again since somebody started it.
     pub restart_count: u32,
     /// When its policy starts it again; 0 when it does not wait for that.

@@ -5,6 +5,7 @@ mod container;
 mod device;
 mod error;
 mod exit;
+mod health;
 mod image;
 mod name;
 mod restart;
@@ -13,11 +14,12 @@ mod time;
 
 pub use bytes::{Bytes, ParseBytesError};
 pub use container::{
-    BindMount, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Status, StopPolicy,
+    BindMount, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Ready, Status, StopPolicy,
 };
 pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolStatus};
 pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
+pub use health::{Checked, Health, HealthAction, HealthCheck, HealthState};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};
 pub use restart::{RestartPolicy, RestartWhen};

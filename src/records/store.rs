@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{self, Durability, RecordError};
 use crate::model::{
-    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, ImageInfo, ImageName, RunResult, SnapshotName, Usec,
+    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, HealthState, ImageInfo, ImageName, RunResult, SnapshotName,
+    Usec,
 };
 
 /// A container as it is remembered for ever.
@@ -106,6 +107,15 @@ pub struct RunRecord {
     /// Whether it is frozen because the pool has no room, and to be thawed when it has.
     #[serde(default)]
     pub held: bool,
+    /// Whether it does not count as started yet.
+    #[serde(default)]
+    pub unready: bool,
+    /// Whether it was asked to end because it was not ready in time.
+    #[serde(default)]
+    pub given_up: bool,
+    /// How it stands with its health.
+    #[serde(default)]
+    pub health: HealthState,
 }
 
 /// The records.
@@ -332,6 +342,8 @@ mod tests {
                 stop: StopPolicy::default(),
                 lifetime: Lifetime::Kept,
                 restart: Default::default(),
+                health: None,
+                ready: Default::default(),
                 labels: Default::default(),
             },
             created_usec: 1,
@@ -366,6 +378,8 @@ mod tests {
         let mut text = serde_json::to_value(record("web", 1)).unwrap();
         text.as_object_mut().unwrap().remove("restarts").unwrap();
         text["spec"].as_object_mut().unwrap().remove("restart").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("health").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("ready").unwrap();
         assert_eq!(serde_json::from_value::<ContainerRecord>(text).unwrap(), record("web", 1));
     }
 

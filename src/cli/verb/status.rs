@@ -35,6 +35,7 @@ async fn status(client: &Client, name: &str, lines: u32) -> Result<String, CliEr
     let mut report = Report::default();
     // What is not there while it does not run, or not for everybody, is left out.
     describe(&mut report, &properties);
+    report.line("Health", &health(&properties, &check(&container).await.unwrap_or_default()));
     report.line("OS", &container.get_os_release().await.ok().and_then(os).unwrap_or_default());
     report.line("Unit", &properties.text("Unit"));
     limits(&mut report, &figures(client, name).await.unwrap_or_default());
@@ -117,6 +118,37 @@ fn restarts(properties: &Properties, now: Usec) -> String {
         0 => format!("{count} ({policy})"),
         next => format!("{count} ({policy}), the next in {}", output::rough_span(next.saturating_sub(now))),
     }
+}
+
+/// What the last check said.
+async fn check(container: &ContainerProxy<'_>) -> Result<Properties, ClientError> {
+    Ok(Properties::from_map(container.get_health().await?))
+}
+
+/// The word, and what led to it; nothing where nobody looks.
+fn health(properties: &Properties, check: &Properties) -> String {
+    let health = properties.text("Health");
+    if health.is_empty() || health == "none" {
+        return String::new();
+    }
+    if check.number("LastUSec") == 0 {
+        return health;
+    }
+    let how = match check.status("ExitStatus") {
+        0 => "passed".to_owned(),
+        -1 => "failed".to_owned(),
+        status => format!("status {status}"),
+    };
+    let failures = match check.number("Failures") {
+        0 => String::new(),
+        failures => format!(", {failures} failed in a row"),
+    };
+    let said = check.text("Output").lines().next().map(|line| format!(": {line}")).unwrap_or_default();
+    format!("{health} (last check {how}, {} ago{failures}){said}", ago(check.number("LastUSec")))
+}
+
+fn ago(moment: Usec) -> String {
+    output::rough_span(now_usec().saturating_sub(moment))
 }
 
 fn leader(pid: u64) -> String {
@@ -229,6 +261,22 @@ mod tests {
         assert_eq!(state_line(&Properties::from_map(values.into_iter().collect())), "stopped (exit-code, status 3)");
         let failed = text(&[("State", "failed"), ("StatusText", "no such program")]);
         assert_eq!(state_line(&Properties::from_map(failed.into_iter().collect())), "failed (no such program)");
+    }
+
+    #[test]
+    fn health_says_what_led_to_it() {
+        let properties = Properties::from_map(text(&[("Health", "unhealthy")]).into_iter().collect());
+        let mut check = text(&[("Output", "no answer\nat all")]);
+        check.push(("ExitStatus".into(), OwnedVariant::from(7)));
+        check.push(("Failures".into(), OwnedVariant::from(3u32)));
+        check.push(("LastUSec".into(), OwnedVariant::from(now_usec())));
+        let line = health(&properties, &Properties::from_map(check.into_iter().collect()));
+        assert!(line.starts_with("unhealthy (last check status 7, "), "{line}");
+        assert!(line.ends_with(" ago, 3 failed in a row): no answer"), "{line}");
+        assert_eq!(
+            health(&Properties::from_map(text(&[("Health", "none")]).into_iter().collect()), &Properties::default()),
+            ""
+        );
     }
 
     #[test]

@@ -49,10 +49,7 @@ impl Task {
         let name = &self.record.spec.name;
         match restart::after_end(&policy, &mut self.record.restarts, last, lasted, now_usec()) {
             Verdict::Rest => false,
-            Verdict::Again(wait) => {
-                info!(container = %name, op = "restart", message_id = entries::RESTART, "Container {name} ({}) is started again in {wait:.3?}.", in_words(last));
-                true
-            }
+            Verdict::Again => true,
             Verdict::GivenUp => {
                 let text = format!("given up after {} tries to start it again", policy.limit);
                 warn!(container = %name, op = "restart", message_id = entries::GIVEN_UP, "Container {name} ({}) is {text}.", in_words(last));
@@ -89,7 +86,10 @@ impl Task {
     }
 
     pub(super) fn wait_for_next(&mut self) {
-        self.due = Some(until(self.record.restarts.next_usec));
+        let due = until(self.record.restarts.next_usec);
+        let (name, wait) = (&self.record.spec.name, due.saturating_duration_since(Instant::now()));
+        info!(container = %name, op = "restart", message_id = entries::RESTART, "Container {name} is started again in {} ms.", wait.as_millis());
+        self.due = Some(due);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The task of one container: it owns its state and performs what `lifecycle` decides, one thing after another.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::again::until;
+use super::checks::Checks;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
 use crate::engine::error::EngineError;
@@ -19,7 +21,7 @@ use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
 use crate::engine::{Inner, blocking, entries, start, table};
-use crate::model::{Exit, ExitRecord, Lifetime, PoolState, RunResult, now_usec};
+use crate::model::{Exit, ExitRecord, Health, Lifetime, PoolState, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
@@ -38,6 +40,7 @@ fn found(run: &Run) -> State {
         true => State::Stopping { forced: false, next: Next::Rest },
         // One that is held may not stand still yet: it waits for the pool.
         false if run.record.held || run.handles.cgroup.is_frozen() => State::Frozen,
+        false if run.record.unready => State::Readying,
         false => State::Running,
     }
 }
@@ -55,6 +58,10 @@ pub(super) struct Task {
     pub(super) engine: Arc<Inner>,
     pub(super) shared: Arc<Shared>,
     inbox: mpsc::UnboundedReceiver<Request>,
+    /// The way to itself, which does not keep it alive.
+    pub(super) requests: mpsc::WeakUnboundedSender<Request>,
+    /// Of the run under way.
+    pub(super) checks: Option<Checks>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
@@ -85,7 +92,7 @@ impl Task {
         engine: Arc<Inner>,
         record: ContainerRecord,
         run: Option<Run>,
-        inbox: mpsc::UnboundedReceiver<Request>,
+        (requests, inbox): (mpsc::WeakUnboundedSender<Request>, mpsc::UnboundedReceiver<Request>),
     ) -> Arc<Shared> {
         let state = match &run {
             Some(run) => found(run),
@@ -96,6 +103,8 @@ impl Task {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
             door: Arc::default(),
+            freezes: AtomicU64::default(),
+            health: RwLock::default(),
             root: Arc::default(),
         });
         let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
@@ -103,10 +112,12 @@ impl Task {
             false => Instant::now() + record.spec.stop.timeout(),
         });
         let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
-        let task = Self {
+        let mut task = Self {
             engine,
             shared: Arc::clone(&shared),
             inbox,
+            requests,
+            checks: None,
             record,
             state,
             run,
@@ -119,6 +130,8 @@ impl Task {
             start_error: None,
             left: None,
         };
+        task.checks = task.run.as_ref().and_then(|run| task.checks_of(run));
+        task.show_health();
         tokio::spawn(task.work());
         shared
     }
@@ -215,6 +228,7 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
+            Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;
                 let _ = reply.send(result);
@@ -337,9 +351,11 @@ impl Task {
             Ok(run) => {
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
+                let ready = !run_is_unready(self.run.as_ref());
+                self.begin_health();
                 self.save(Durability::Eventual).await;
                 info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
-                Event::Launched
+                Event::Launched { ready }
             }
             Err(error) => Event::LaunchFailed { again: self.start_failed(&error).await },
         }
@@ -393,7 +409,7 @@ impl Task {
         self.deadline = None;
         let Some(run) = &mut self.run else { return };
         // A removal by force is no stop that timed out.
-        run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
+        run.record.forced = !matches!(self.state, State::Stopping { next: Next::Remove, .. });
         run.record.stopping = true;
         self.save_run();
         if matches!(self.state, State::Stopping { next: Next::Remove, .. }) {
@@ -422,7 +438,7 @@ impl Task {
         }
     }
 
-    async fn kill_group(&self) {
+    pub(super) async fn kill_group(&self) {
         let Some(run) = &self.run else { return };
         let handles = Arc::clone(&run.handles);
         if let Err(error) = blocking(move || handles.kill()).await {
@@ -435,6 +451,7 @@ impl Task {
         let handles = Arc::clone(&run.handles);
         let path = handles.cgroup.path().to_owned();
         let op = if freeze { "freeze" } else { "thaw" };
+        self.shared.freezes.fetch_add(1, Ordering::AcqRel);
         let _closed = match freeze {
             true => Some(self.close_door().await?),
             false => None,
@@ -468,6 +485,7 @@ impl Task {
     /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         self.deadline = None;
+        self.checks = None;
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
         self.set_handles(None);
@@ -478,6 +496,10 @@ impl Task {
         }
         self.engine.unregister_machine(&self.record.spec.name);
         let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
+        if last.failed && run.record.unready {
+            self.never_ready(&last);
+        }
+        self.show_health();
         self.record.last = Some(last);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Synced).await;
@@ -507,7 +529,7 @@ impl Task {
             State::Running | State::Frozen => Goal::Running,
             State::Resting | State::Waiting => Goal::Resting,
             State::Gone => Goal::Gone,
-            State::Starting | State::Stopping { .. } => return,
+            State::Starting | State::Readying | State::Stopping { .. } => return,
         };
         for (goal, job) in std::mem::take(&mut self.waiters) {
             match (goal, reached) {
@@ -577,12 +599,16 @@ impl Task {
     }
 
     /// Not to the disk: to a file in memory.
-    fn save_run(&self) {
+    pub(super) fn save_run(&self) {
         let Some(run) = &self.run else { return };
         if let Err(error) = self.engine.store.put_run(&self.record.spec.id, &run.record) {
             warn!(container = %self.record.spec.name, op = "save", "{error}");
         }
     }
+}
+
+fn run_is_unready(run: Option<&Run>) -> bool {
+    run.is_some_and(|run| run.record.unready)
 }
 
 /// How a run ended: from the monitor's record, or from its own mouth.
@@ -619,6 +645,7 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
             Some(run) if run.record.held => HELD.to_owned(),
             _ => record.status_text.clone(),
         },
+        health: run.map_or(Health::None, |run| run.record.health.health),
         restart_count: record.restarts.count,
         next_restart_usec: if state == State::Waiting { record.restarts.next_usec } else { 0 },
         snapshots: Arc::new(record.snapshots.clone()),

@@ -2,6 +2,7 @@
 
 mod devices;
 mod failures;
+mod health;
 mod host;
 mod life;
 mod restart_policy;

@@ -44,6 +44,9 @@ phase_1() {
     again() { [ "$(holmctl show stays -p State --value)" = running ] && [ "$(holmctl show stays -p Leader --value)" != "$leader" ]; }
     eventually 10 again
     assert_eq 1 "$(count stays)" "RestartCount after a kill"
+    holmctl rm -f stays
+    holmctl run -d --name stays --restart always --restart-delay 0.2 busybox sh -c 'trap "exit 0" TERM; echo >/ready; while :; do sleep 0.1; done' >/dev/null
+    eventually 10 holmctl exec stays test -e /ready
     systemctl stop holm-stays.scope
     now() { state stays; }; eventually_eq 10 stopped now
     always 2 sh -c "[ \"\$(holmctl show stays -p State --value)\" = stopped ]"
