@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::error::CliError;
 use crate::client::CreateOptions;
 use crate::model::{
-    BindMount, Bytes, ContainerName, HealthAction, ImageName, Ready, RestartWhen, Signal, SignalError, Usec,
+    BindMount, Bytes, ContainerName, HealthAction, ImageName, LogRate, Ready, RestartWhen, Signal, SignalError, Usec,
 };
 
 /// What defines a container.
@@ -83,6 +83,9 @@ pub(crate) struct ContainerArgs {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<Signal>,
+    /// How many lines of its output the journal takes, such as 1000/30: in seconds; none for any number
+    #[arg(long, value_name = "LINES/SECONDS", value_parser = parse_log_rate)]
+    log_rate_limit: Option<LogRate>,
     /// When it counts as started: exec (its program runs) or healthy (its check passes)
     #[arg(long, value_name = "WHEN")]
     ready: Option<Ready>,
@@ -203,6 +206,7 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
             stop_timeout_usec: self.stop_timeout,
             auto_remove: self.rm,
+            log_rate: self.log_rate_limit.map(|rate| (rate.burst, rate.interval_usec)),
             ready: self.ready.map(|ready| ready.as_str().to_owned()),
             health_command: if self.no_healthcheck {
                 Some(Vec::new())
@@ -302,6 +306,18 @@ fn parse_mount(text: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(Path::new(source)).map_err(|error| error.to_string())?;
     let source = source.into_os_string().into_string().map_err(|_| "the source is not UTF-8")?;
     Ok(BindMount { source, destination: destination.to_owned(), read_only })
+}
+
+/// `LINES/SECONDS`, or `none`.
+fn parse_log_rate(text: &str) -> Result<LogRate, String> {
+    if text == "none" {
+        return Ok(LogRate { interval_usec: 0, burst: 0 });
+    }
+    let error = || "write LINES/SECONDS, such as 1000/30, or none".to_owned();
+    let (lines, seconds) = text.split_once('/').ok_or_else(error)?;
+    let burst = lines.parse().ok().filter(|lines| *lines > 0).ok_or_else(error)?;
+    let interval_usec = parse_seconds(seconds).ok().filter(|usec| *usec > 0).ok_or_else(error)?;
+    Ok(LogRate { interval_usec, burst })
 }
 
 /// `none` is none, as people know it from elsewhere; a line that begins with a bracket is an array.

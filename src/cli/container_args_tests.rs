@@ -76,6 +76,8 @@ fn every_option_has_its_key() {
         "[\"/bin/sh\",\"-c\"]",
         "--slice",
         "web.slice",
+        "--log-rate-limit",
+        "100/30",
         "--ready",
         "healthy",
         "--health-cmd",
@@ -114,7 +116,8 @@ fn every_option_has_its_key() {
         "RestartMaxDelayUSec": 30_000_000, "RestartSteps": 4, "RestartLimit": 5, "RestartLimitIntervalUSec": 600_000_000,
         "HealthCommand": ["/bin/sh", "-c", "test -e /ok"], "HealthIntervalUSec": 5_000_000,
         "HealthTimeoutUSec": 1_000_000, "HealthRetries": 2, "HealthStartPeriodUSec": 60_000_000,
-        "HealthAction": "restart", "Ready": "healthy", "Command": ["echo", "-n"],
+        "HealthAction": "restart", "Ready": "healthy",
+        "LogRateLimitBurst": 100, "LogRateLimitIntervalUSec": 30_000_000, "Command": ["echo", "-n"],
     });
     assert_eq!(request(&line), expected);
 }
@@ -197,6 +200,15 @@ fn seconds_are_exact() {
     assert_eq!(parse_seconds("0.000001"), Ok(1));
     for text in ["", ".", "-1", "1.2.3", "0.1234567", "99999999999999999999", "1e3"] {
         assert!(parse_seconds(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_rate_is_lines_in_seconds() {
+    let none = json!({"LogRateLimitBurst": 0, "LogRateLimitIntervalUSec": 0});
+    assert_eq!(request(&["--log-rate-limit", "none", "debian"]), none);
+    for bad in ["100", "0/1", "1/0", "a/b"] {
+        assert!(refused(&["--log-rate-limit", bad, "debian"]).contains("LINES/SECONDS"), "{bad}");
     }
 }
 

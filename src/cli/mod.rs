@@ -85,6 +85,8 @@ enum Verb {
     Attach(attach::Args),
     /// Show what a container wrote
     Logs(logs::Args),
+    /// Show how a container's last runs ended, and what they used
+    Runs(runs::Args),
     /// Wait until containers have ended
     Wait(wait::Args),
     /// Show what containers use
@@ -154,6 +156,7 @@ async fn dispatch(verb: Verb) -> Outcome {
         Verb::Shell(args) => shell::run(args).await,
         Verb::Attach(args) => attach::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
+        Verb::Runs(args) => runs::run(args).await,
         Verb::Wait(args) => wait::run(args).await,
         Verb::Stats(args) => stats::run(args).await,
         Verb::Events(args) => events::run(args).await,

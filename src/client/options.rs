@@ -51,6 +51,8 @@ pub struct CreateOptions {
     pub stop_timeout_usec: Option<Usec>,
     /// Whether it is removed after its run.
     pub auto_remove: bool,
+    /// How many lines the journal takes, and within which time; 0 and 0 for any number.
+    pub log_rate: Option<(u32, Usec)>,
     /// When it counts as started.
     pub ready: Option<String>,
     /// The command that checks its health; an empty one is none, whatever the image says.
@@ -110,6 +112,8 @@ impl CreateOptions {
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
         dict.some("StopTimeoutUSec", self.stop_timeout_usec);
         dict.flag("AutoRemove", self.auto_remove);
+        dict.some("LogRateLimitBurst", self.log_rate.map(|(burst, _)| burst));
+        dict.some("LogRateLimitIntervalUSec", self.log_rate.map(|(_, interval)| interval));
         dict.some("Ready", self.ready);
         dict.some("HealthCommand", self.health_command);
         dict.some("HealthIntervalUSec", self.health_interval_usec);

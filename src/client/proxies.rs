@@ -99,6 +99,8 @@ pub trait Container {
     fn get_stats(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
     /// What its checks said.
     fn get_health(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// Its last runs, newest last.
+    fn get_runs(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
     /// Its os-release(5).
     #[zbus(name = "GetOSRelease")]
     fn get_os_release(&self) -> zbus::Result<HashMap<String, String>>;

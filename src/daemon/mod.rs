@@ -160,6 +160,7 @@ async fn open_engine(
             slice: config.containers.slice.clone(),
             stop_timeout_usec: u64::try_from(config.containers.stop_timeout.as_micros()).unwrap_or(u64::MAX),
             pids_limit: config.containers.pids_limit,
+            keep_runs: config.containers.keep_runs,
         },
         devices,
         scopes: systemd,

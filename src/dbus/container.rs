@@ -15,6 +15,7 @@ use super::error::{Error, Result};
 use super::options::Dictionary;
 use super::paths::{self, Path};
 use super::requests;
+use super::runs;
 use super::table::Latest;
 use crate::engine::{ContainerView, EngineError, ExecRequest, Executed, Who};
 use crate::model::{
@@ -263,6 +264,15 @@ impl Container {
     #[zbus(out_args("health"))]
     async fn get_health(&self) -> Result<HashMap<&'static str, Variant<'static>>> {
         Ok(health(self.door.open()?.engine.health(&self.name)?))
+    }
+
+    /// Its last runs, newest last, with the one under way: Run t (its number), StartedUSec t, and of one that has ended EndedUSec
+    /// t, Result s, ExitStatus i (-1: nobody knows), Signal i (0: none), Failed b, OOMKills t; CPUUsageUSec t, MemoryPeak t,
+    /// TasksPeak t, IOReadBytes t and IOWriteBytes t as far as the kernel counted them.
+    #[zbus(out_args("runs"))]
+    async fn get_runs(&self) -> Result<Vec<HashMap<&'static str, Variant<'static>>>> {
+        let view = self.door.open()?.engine.container(&self.name)?;
+        Ok(runs::dictionaries(&view))
     }
 
     /// The container's os-release(5).

@@ -12,8 +12,8 @@ use crate::engine::{
     CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, RestartPolicy, Signal,
-    SnapshotName,
+    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode, RestartPolicy,
+    Signal, SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -167,6 +167,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         stop_timeout_usec: options.take("StopTimeoutUSec")?,
         lifetime: if options.flag("AutoRemove")? { Lifetime::OneRun } else { Lifetime::Kept },
         restart: restart(options)?,
+        log_rate: log_rate(options)?,
         ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
         health: health(options)?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
@@ -213,6 +214,17 @@ fn restart(options: &mut Options) -> Result<RestartPolicy> {
             .parse("RestartLimitIntervalUSec", positive)?
             .unwrap_or(default.limit_interval_usec),
     })
+}
+
+/// Each of the two needs the other: there is no sense in one of systemd's defaults with one of the caller's.
+fn log_rate(options: &mut Options) -> Result<Option<LogRate>> {
+    let interval = options.take("LogRateLimitIntervalUSec")?;
+    let burst = options.take("LogRateLimitBurst")?;
+    match (interval, burst) {
+        (None, None) => Ok(None),
+        (Some(interval_usec), Some(burst)) => Ok(Some(LogRate { interval_usec, burst })),
+        _ => Err(Error::invalid("options 'LogRateLimitIntervalUSec' and 'LogRateLimitBurst' go together: give both")),
+    }
 }
 
 fn health(options: &mut Options) -> Result<HealthRequest> {

@@ -48,6 +48,8 @@ fn every_option_of_create_arrives() {
             ("CapabilitiesAdd", vec!["cap_net_admin", "SYS_TIME"].into()),
             ("CapabilitiesDrop", vec!["ALL"].into()),
             ("NoNewPrivileges", false.into()),
+            ("LogRateLimitIntervalUSec", 30_000_000u64.into()),
+            ("LogRateLimitBurst", 100u32.into()),
             ("Ready", "healthy".into()),
             ("HealthCommand", vec!["/check", "-q"].into()),
             ("HealthIntervalUSec", 1_000_000u64.into()),
@@ -99,6 +101,8 @@ fn every_option_of_create_arrives() {
     };
     assert_eq!(request.health, health);
     assert_eq!(request.ready, Ready::Healthy);
+    assert_eq!(request.log_rate, Some(LogRate { interval_usec: 30_000_000, burst: 100 }));
+    assert!(refused([("LogRateLimitBurst", 5u32.into())]).contains("go together"));
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub(super) fn define(
         restart: request.restart,
         health,
         ready: request.ready,
+        log_rate: request.log_rate,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }

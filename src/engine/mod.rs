@@ -57,7 +57,7 @@ pub use request::{
     CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 pub use table::{Parts, Settings};
-pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
+pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, LastRun, ProcessId, ProcessView};
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

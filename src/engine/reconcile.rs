@@ -174,8 +174,8 @@ fn rest(
     let before = (record.last, record.restarts);
     let unseen = record.last.is_none_or(|last| last.run < record.run) && record.run > 0;
     if unseen {
-        let last = last_run(record.run, run, exit);
-        record.last = Some(last);
+        let last = last_run((record.run, record.started_usec), run, exit);
+        record.note_end(last, engine.settings.keep_runs);
         info!(container = %record.spec.name, op = "reconcile", "ended while no daemon ran: {}", in_words(&last));
     }
     let asked = run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked);

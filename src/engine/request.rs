@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, NetworkMode, Ready,
-    RestartPolicy, Signal, SnapshotName, Usec,
+    BindMount, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, LogRate, NetworkMode,
+    Ready, RestartPolicy, Signal, SnapshotName, Usec,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -51,6 +51,8 @@ pub struct CreateRequest {
     pub lifetime: Lifetime,
     /// When it is started again.
     pub restart: RestartPolicy,
+    /// How many lines the journal takes of it.
+    pub log_rate: Option<LogRate>,
     /// When it counts as started.
     pub ready: Ready,
     /// How its health is checked.

@@ -107,7 +107,16 @@ mod tests {
     const SECOND: Usec = 1_000_000;
 
     fn ended(result: RunResult, exit: Option<Exit>) -> LastRun {
-        LastRun { run: 1, exit, result, failed: true, stopped_usec: 0, oom_kills: 0, figures: Default::default() }
+        LastRun {
+            run: 1,
+            started_usec: 0,
+            exit,
+            result,
+            failed: true,
+            stopped_usec: 0,
+            oom_kills: 0,
+            figures: Default::default(),
+        }
     }
 
     fn failure() -> LastRun {

@@ -28,7 +28,7 @@ use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonito
 use crate::storage::{Access, MountedDevice};
 use crate::sys::pidfd;
 use crate::systemd::journal::{self, Priority};
-use crate::systemd::{Scope, ScopeRequest, scope_name};
+use crate::systemd::{Scope, ScopeRequest, UnitLog, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, record.run));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -94,7 +94,11 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+async fn make_scope(
+    engine: &Arc<Inner>,
+    spec: &ContainerSpec,
+    run: u64,
+) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -106,10 +110,22 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: None,
+        log: UnitLog { fields: log_fields(spec, run), rate: spec.log_rate },
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
     Ok((monitor, scope, steps))
+}
+
+/// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
+/// else journald finds out.
+fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
+    vec![
+        ("CONTAINER_NAME", spec.name.to_string()),
+        ("CONTAINER_ID", spec.id.to_string()),
+        ("IMAGE_NAME", spec.image.to_string()),
+        ("HOLM_RUN", run.to_string()),
+    ]
 }
 
 async fn hand_over(

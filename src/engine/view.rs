@@ -8,6 +8,8 @@ use crate::model::{
     Status, Usec,
 };
 
+pub use crate::records::LastRun;
+
 /// A container at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerView {
@@ -41,6 +43,10 @@ pub struct ContainerView {
     pub restart_count: u32,
     /// When its policy starts it again; 0 when it does not wait for that.
     pub next_restart_usec: Usec,
+    /// The number of the run that is under way, or was last; 0 when there was none.
+    pub run: u64,
+    /// How its last runs ended, newest last.
+    pub runs: Arc<Vec<LastRun>>,
     /// Its snapshots, and when each was made.
     pub snapshots: Arc<BTreeMap<SnapshotName, Usec>>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ContainerId, ContainerName, HealthCheck, ImageName, RestartPolicy, Signal};
+use super::{Bytes, ContainerId, ContainerName, HealthCheck, ImageName, RestartPolicy, Signal, Usec};
 
 /// The state shown outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +86,9 @@ pub struct ContainerSpec {
     /// Its check, if it has one. Absent in records of older versions.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// How many lines the journal takes of it; the journal's own limit when absent. Absent in records of older versions.
+    #[serde(default)]
+    pub log_rate: Option<LogRate>,
     /// When it counts as started. Absent in records of older versions.
     #[serde(default)]
     pub ready: Ready,
@@ -188,6 +191,16 @@ impl StopPolicy {
     pub fn timeout(&self) -> Duration {
         Duration::from_micros(self.timeout_usec)
     }
+}
+
+/// How many lines of a container's output the journal takes within an interval; it drops what is more, and says so
+/// (`LogRateLimitIntervalSec=` and `LogRateLimitBurst=` in systemd.exec(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRate {
+    /// The interval in µs; 0 for no limit.
+    pub interval_usec: Usec,
+    /// How many lines; 0 for no limit.
+    pub burst: u32,
 }
 
 /// When a container counts as started, and the job that starts it is done.

@@ -30,6 +30,10 @@ pub struct ContainerRecord {
     pub started_usec: Usec,
     /// How the last finished run ended.
     pub last: Option<LastRun>,
+    /// How its last runs ended, as many as are kept, the last one among them and newest last. Absent in records of older
+    /// versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<LastRun>,
     /// Why the last start failed, or empty.
     pub status_text: String,
     /// Its snapshots, and when each was made. One whose device is not there was never finished. Absent in records of
@@ -64,6 +68,9 @@ pub struct Restarts {
 pub struct LastRun {
     /// Its number.
     pub run: u64,
+    /// When it began; 0 in records of older versions.
+    #[serde(default)]
+    pub started_usec: Usec,
     /// How its leader ended; absent when nobody knows, or when it never started.
     pub exit: Option<Exit>,
     /// The plain word.
@@ -140,10 +147,18 @@ impl ContainerRecord {
             run: 0,
             started_usec: 0,
             last: None,
+            runs: Vec::new(),
             status_text: String::new(),
             snapshots: BTreeMap::new(),
             restarts: Restarts::default(),
         }
+    }
+
+    /// Notes the end of a run, and forgets the oldest of more than `keep`.
+    pub fn note_end(&mut self, last: LastRun, keep: usize) {
+        self.last = Some(last);
+        self.runs.push(last);
+        self.runs.drain(..self.runs.len().saturating_sub(keep));
     }
 }
 
@@ -344,12 +359,14 @@ mod tests {
                 restart: Default::default(),
                 health: None,
                 ready: Default::default(),
+                log_rate: None,
                 labels: Default::default(),
             },
             created_usec: 1,
             run: 0,
             started_usec: 0,
             last: None,
+            runs: vec![],
             status_text: String::new(),
             snapshots: BTreeMap::new(),
             restarts: Restarts::default(),
@@ -381,6 +398,27 @@ mod tests {
         text["spec"].as_object_mut().unwrap().remove("health").unwrap();
         text["spec"].as_object_mut().unwrap().remove("ready").unwrap();
         assert_eq!(serde_json::from_value::<ContainerRecord>(text).unwrap(), record("web", 1));
+    }
+
+    #[test]
+    fn the_newest_runs_are_kept() {
+        let mut record = record("web", 1);
+        let last = |run| LastRun {
+            run,
+            started_usec: run,
+            exit: None,
+            result: RunResult::Lost,
+            failed: true,
+            stopped_usec: run,
+            oom_kills: 0,
+            figures: Figures::default(),
+        };
+        for run in 1..=4 {
+            record.note_end(last(run), 3);
+        }
+        assert_eq!(record.runs, [last(2), last(3), last(4)]);
+        record.note_end(last(5), 0);
+        assert_eq!((record.runs, record.last), (vec![], Some(last(5))));
     }
 
     #[test]

@@ -100,6 +100,7 @@ mod tests {
             limits: Limits::default(),
             timeout_stop_usec: 15_000_000,
             wanted_by: None,
+            log: Default::default(),
         }
     }
 

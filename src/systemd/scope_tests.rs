@@ -496,6 +496,7 @@ fn request(unit: &str) -> ScopeRequest {
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
         wanted_by: None,
+        log: Default::default(),
     }
 }
 

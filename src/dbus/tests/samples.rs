@@ -43,6 +43,7 @@ pub(super) fn container(text: &str) -> ContainerView {
         restart: Default::default(),
         health: None,
         ready: Default::default(),
+        log_rate: None,
         labels: BTreeMap::new(),
     };
     ContainerView {
@@ -58,6 +59,8 @@ pub(super) fn container(text: &str) -> ContainerView {
         result: RunResult::None,
         oom_kills: 0,
         status_text: String::new(),
+        run: 0,
+        runs: Arc::default(),
         health: Health::None,
         restart_count: 0,
         next_restart_usec: 0,

@@ -29,7 +29,7 @@ impl Task {
             }
             return false;
         }
-        let last = last_run(self.record.run, Some(&run.record), run.exit.as_ref());
+        let last = last_run((run.record.run, run.record.started_usec), Some(&run.record), run.exit.as_ref());
         let lasted = last.stopped_usec.saturating_sub(run.record.started_usec);
         self.is_tried_again(&last, lasted)
     }

@@ -354,7 +354,7 @@ impl Task {
                 let ready = !run_is_unready(self.run.as_ref());
                 self.begin_health();
                 self.save(Durability::Eventual).await;
-                info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
+                info!(container = %self.record.spec.name, op = "start", message_id = entries::STARTED, "Container {} started.", self.record.spec.name);
                 Event::Launched { ready }
             }
             Err(error) => Event::LaunchFailed { again: self.start_failed(&error).await },
@@ -371,11 +371,11 @@ impl Task {
 
     /// Whether it is tried again: not a start that somebody asked for and is told of.
     async fn start_failed(&mut self, error: &EngineError) -> bool {
-        warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
+        warn!(container = %self.record.spec.name, op = "start", message_id = entries::NOT_STARTED, "Container {} did not start: {error}", self.record.spec.name);
         self.start_error = Some(JobResult::from(error));
         self.record.status_text = error.to_string();
-        let last = never_started(self.record.run);
-        self.record.last = Some(last);
+        let last = never_started((self.record.run, self.record.started_usec));
+        self.record.note_end(last, self.engine.settings.keep_runs);
         let again = self.after_no_launch(error, &last);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Eventual).await;
@@ -495,12 +495,12 @@ impl Task {
             table::release_terminal(&self.record.spec);
         }
         self.engine.unregister_machine(&self.record.spec.name);
-        let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
+        let last = last_run((run.record.run, run.record.started_usec), Some(&run.record), run.exit.as_ref());
         if last.failed && run.record.unready {
             self.never_ready(&last);
         }
         self.show_health();
-        self.record.last = Some(last);
+        self.record.note_end(last, self.engine.settings.keep_runs);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Synced).await;
         }
@@ -516,8 +516,10 @@ impl Task {
     fn announce_end(&self, last: &LastRun) {
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
-        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
+        let id = if last.failed { entries::FAILED } else { entries::ENDED };
+        info!(container = %name, op = "end", message_id = id, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
         if last.oom_kills > 0 {
+            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
         self.engine.events.send(Change::ContainerExited { name, status, result: last.result });
@@ -648,6 +650,8 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
         health: run.map_or(Health::None, |run| run.record.health.health),
         restart_count: record.restarts.count,
         next_restart_usec: if state == State::Waiting { record.restarts.next_usec } else { 0 },
+        run: record.run,
+        runs: Arc::new(record.runs.clone()),
         snapshots: Arc::new(record.snapshots.clone()),
     }
 }
