@@ -22,7 +22,7 @@ assert_eq to-err "$(holmctl logs -p err tells)" "holmctl logs -p err"
 assert_eq 4 "$(holmctl logs -o json tells | wc -l)" "holmctl logs -o json"
 holmctl logs -o json -n 1 tells | python3 -c 'import json, sys; assert json.load(sys.stdin)["CONTAINER_NAME"] == "tells"'
 assert_eq '' "$(holmctl logs --since +1h tells)" "holmctl logs --since"
-assert_eq '' "$(holmctl logs --until -1h tells)" "holmctl logs --until"
+assert_eq '' "$(holmctl logs --until=-1h tells)" "holmctl logs --until"
 timeout 60 holmctl logs -f -n 0 tells >/tmp/followed &
 follower=$!
 # Through a restart of journald and of holmd: the payload keeps its stream, and its lines their fields.
