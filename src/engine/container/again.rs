@@ -18,12 +18,14 @@ impl Task {
     /// What its policy makes of the end of its run. It is on the record before that is written.
     pub(super) async fn after_end(&mut self) -> bool {
         let Some(run) = &self.run else { return false };
-        let restarts = matches!(self.state, State::Stopping { next: Next::Start | Next::Remove, .. });
-        if restarts || self.engine.system_ends() {
+        let goes_on = matches!(self.state, State::Stopping { next: Next::Start | Next::Remove, .. });
+        if goes_on || !self.record.restarts.wanted || self.engine.system_ends() {
             return false;
         }
-        if run.exit.as_ref().is_some_and(|exit| exit.stop_asked) {
-            // As somebody's stop of a service is, this one of its scope is the end of it; but not if the system ends.
+        // As somebody's stop of a service is, one of its scope is the end of it, and one that a daemon before this was asked
+        // for; but not if the system ends.
+        let asked = matches!(self.state, State::Stopping { next: Next::Rest, .. });
+        if asked || run.exit.as_ref().is_some_and(|exit| exit.stop_asked) {
             if !self.engine.scopes.shutting_down().await.unwrap_or(false) {
                 restart::let_rest(&mut self.record.restarts);
             }

@@ -117,6 +117,7 @@ impl Task {
             HealthAction::Kill => self.kill_group().await,
             HealthAction::Restart => {
                 restart::tried(&mut self.record.restarts);
+                self.by_policy = true;
                 self.happened(Event::Restart).await;
             }
             HealthAction::Stop => {

@@ -139,6 +139,32 @@ fn a_wait_goes_on_over_a_restart_of_the_daemon() {
 }
 
 #[test]
+fn a_stop_is_the_end_of_it_also_over_a_restart_of_the_daemon() {
+    let host = Host::new();
+    let deaf = "trap '' TERM; while :; do sleep 0.02; done";
+    host.with_daemon(async |engine| {
+        let slow = CreateRequest { stop_timeout_usec: Some(300_000), ..restarted(deaf, policy(RestartWhen::Always)) };
+        engine.create(slow).await.unwrap();
+        engine.started("web").await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        engine.stop(&name("web"), Default::default()).unwrap();
+        engine.reaches("web", Status::Stopping).await;
+        // Written after it is shown.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    });
+    host.with_daemon(async |engine| {
+        assert_eq!(engine.reaches("web", Status::Failed).await.restart_count, 0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(engine.look("web").status, Status::Failed);
+    });
+    host.with_daemon(async |engine| {
+        assert_eq!(engine.look("web").next_restart_usec, 0);
+        engine.removed("web").await;
+        host.nothing_is_left().await;
+    });
+}
+
+#[test]
 fn what_always_runs_comes_back_with_the_system_unless_somebody_had_stopped_it() {
     let host = Host::new();
     let other = |when| CreateRequest { name: Some(name("other")), ..restarted("", policy(when)) };
