@@ -16,9 +16,10 @@ use tokio::time::{sleep, timeout};
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, fdo};
 
-use crate::model::ContainerName;
+use crate::model::{ContainerId, ContainerName};
 
 use super::bus::{is_error, property};
+use super::places::Places;
 use super::{BoxFuture, Machines, SystemdError};
 
 /// A container as machined sees it.
@@ -133,6 +134,18 @@ impl Machined {
 impl Machines for Machined {
     fn register(&self, machine: Machine) -> BoxFuture<'static, Result<(), SystemdError>> {
         Box::pin(Self::register(self, machine))
+    }
+
+    fn prepare(&self, name: &ContainerName) -> std::io::Result<()> {
+        Places::of_host().prepare(name)
+    }
+
+    fn show(&self, name: &ContainerName, id: &ContainerId, leader: u32) -> std::io::Result<()> {
+        Places::of_host().show(name, id, leader)
+    }
+
+    fn hide(&self, name: &ContainerName, id: &ContainerId) {
+        Places::of_host().hide(name, id);
     }
 
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
