@@ -88,7 +88,11 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
         // It waits by itself until the daemon is ready: the scope is ordered after it.
         info!(container = %name, op = "reconcile", "Container {name} asked to be rebooted while no daemon ran.");
         let job = engine.jobs.begin(JobKind::Start, name.as_str());
-        container.ask(Request::Start { io: RunIo::default(), job });
+        let gone = engine.machines.see_off(&name);
+        tokio::spawn(async move {
+            gone.await;
+            container.ask(Request::Start { io: RunIo::default(), job });
+        });
     }
     Ok(())
 }

@@ -184,4 +184,8 @@ impl Machines for FakeMachines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         Box::pin(async {})
     }
+
+    fn see_off(&self, _name: &ContainerName) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
 }

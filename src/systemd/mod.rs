@@ -77,8 +77,12 @@ pub trait Machines: Send + Sync + std::fmt::Debug {
     /// Takes back what [`prepare`](Self::prepare) and [`show`](Self::show) have made, if anything.
     fn hide(&self, name: &ContainerName, id: &ContainerId);
 
-    /// Takes a machine off the list at once, and off machined's in what is returned.
+    /// Takes a machine off the list at once, and off machined's in what is returned, which ends as [`see_off`](Self::see_off) does.
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
+
+    /// Waits until machined has let go of a machine of ours that has ended, whoever registered it. When it does, it stops the
+    /// machine's unit, by name: a scope of the next run that is there by then would be hit.
+    fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
 }
 
 /// A scope to start.

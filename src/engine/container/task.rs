@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -69,6 +70,8 @@ pub(super) struct Task {
     pub(super) start_error: Option<JobResult>,
     /// Where the last run was: its scope may not be gone yet.
     left: Option<Cgroup>,
+    /// The end of its machine.
+    left_machine: Option<JoinHandle<()>>,
 }
 
 enum Input {
@@ -111,6 +114,7 @@ impl Task {
             stop: StopOptions::default(),
             start_error: None,
             left: None,
+            left_machine: None,
         };
         tokio::spawn(task.work());
         shared
@@ -337,6 +341,10 @@ impl Task {
 
     /// The end is told before the monitor and the keepers of exec are gone, and a scope's name is free only after.
     async fn see_off_last_run(&mut self) {
+        if let Some(machine) = self.left_machine.take() {
+            // It ends in any case, and only a panic would be told here.
+            let _ = machine.await;
+        }
         let Some(cgroup) = self.left.take() else { return };
         if let Err(error) = blocking(move || cgroup.wait_until_empty(LEAVING)).await {
             warn!(container = %self.record.spec.name, op = "start", "the last run's control group is not empty: {error}, ignoring");
@@ -462,7 +470,7 @@ impl Task {
         if run.handles.terminal.is_some() {
             table::release_terminal(&self.record.spec);
         }
-        self.engine.unregister_machine(&self.record.spec.name);
+        self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
         self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);
         let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
         self.record.last = Some(last);
