@@ -225,7 +225,11 @@ impl Engine {
 
     /// The master of the container's terminal.
     pub fn attach(&self, name: &ContainerName) -> Result<OwnedFd, EngineError> {
-        let handles = self.inner.find(name)?.handles()?;
+        let container = self.inner.find(name)?;
+        let handles = container.handles()?;
+        if container.view().spec.boot {
+            return Err(EngineError::NoConsole(name.clone()));
+        }
         let terminal = handles.terminal.as_ref().ok_or_else(|| EngineError::NoTerminal(name.clone()))?;
         terminal.try_clone().map_err(|source| EngineError::State { op: "open", path: "the terminal".into(), source })
     }

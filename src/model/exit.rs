@@ -165,6 +165,12 @@ mod tests {
     }
 
     #[test]
+    fn an_exit_record_of_a_version_that_knew_no_reboots_is_read() {
+        let text = r#"{"version":1,"run":3,"exit":{"code":0},"exited_usec":5,"oom_kills":0,"figures":{}}"#;
+        assert!(!serde_json::from_str::<ExitRecord>(text).unwrap().reboot);
+    }
+
+    #[test]
     fn a_kill_is_named_by_its_reason() {
         let kill = Exit::Signal { number: 9, core_dumped: false };
         assert_eq!(RunResult::of(kill, false, false), RunResult::Signal);

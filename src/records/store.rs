@@ -328,6 +328,13 @@ mod tests {
     }
 
     #[test]
+    fn a_container_of_a_version_that_knew_no_whole_systems_is_none() {
+        let mut written = serde_json::to_value(record("web", 1)).unwrap();
+        assert!(written["spec"].as_object_mut().unwrap().remove("boot").is_some());
+        assert_eq!(serde_json::from_value::<ContainerRecord>(written).unwrap(), record("web", 1));
+    }
+
+    #[test]
     fn a_container_is_read_back_as_written() {
         let (_directory, store) = store();
         let web = record("web", 1);

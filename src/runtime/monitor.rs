@@ -136,14 +136,14 @@ fn console_of(master: OwnedFd, shown: bool, client: &ClientEnd, output: Option<O
 
 /// How a leader ended, as it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    exit: Exit,
-    reboot: bool,
+pub(super) struct End {
+    pub(super) exit: Exit,
+    pub(super) reboot: bool,
 }
 
 /// C31: of an init that called reboot(2) in its pid namespace the kernel says that a signal ended it: SIGINT when it powered
 /// off or halted, SIGHUP when it asked for a reboot (pid_namespaces(7)). Neither is a failure.
-fn end_of_system(exit: Exit) -> End {
+pub(super) fn end_of_system(exit: Exit) -> End {
     let number = match exit {
         Exit::Signal { number, .. } => i32::from(number),
         Exit::Code(_) => 0,
@@ -240,15 +240,15 @@ pub(super) fn wait(
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
     loop {
-        let mut events = vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        events.extend(console.as_deref().map(Console::awaited));
+        // No vector: the less code is run here, the less of it is in memory for as long as the payload lives.
+        let nothing = || PollFd::new(&child.pidfd, PollFlags::empty());
+        let awaited = console.as_deref().map_or_else(nothing, Console::awaited);
+        let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), awaited];
         match rustix::event::poll(&mut events, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let came: Vec<_> = events.iter().map(|event| !event.revents().is_empty()).collect();
-        let (ended, signalled, spoken) = (came[0], came[1], came.get(2) == Some(&true));
-        drop(events);
+        let [ended, signalled, spoken] = events.map(|event| !event.revents().is_empty());
         if let (true, Some(console)) = (spoken, console.as_deref_mut()) {
             console.go_on();
         }
