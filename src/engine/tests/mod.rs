@@ -6,3 +6,4 @@ mod host;
 mod life;
 mod restarts;
 mod snapshots;
+mod systems;
