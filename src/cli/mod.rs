@@ -10,6 +10,7 @@
 //! | `report.rs` | what is shown of one object |
 //! | `progress.rs` | a bar on a terminal, lines otherwise |
 //! | `many.rs` | verbs that take several names |
+//! | `stamp.rs` | which archive an image came from |
 
 mod container_args;
 mod error;
@@ -19,6 +20,7 @@ mod output;
 mod progress;
 mod report;
 mod session;
+mod stamp;
 mod terminal;
 mod verb;
 
@@ -97,6 +99,9 @@ enum Verb {
     /// The pool of devices
     #[command(subcommand)]
     Device(device::Verb),
+    /// Files that declare containers
+    #[command(subcommand)]
+    Unit(unit::Verb),
     /// Check this host, and say what is missing
     Doctor(doctor::Args),
     /// Write a completion script for a shell
@@ -159,6 +164,7 @@ async fn dispatch(verb: Verb) -> Outcome {
         Verb::Events(args) => events::run(args).await,
         Verb::Image(verb) => image::run(verb).await,
         Verb::Device(verb) => device::run(verb).await,
+        Verb::Unit(verb) => unit::run(verb),
         Verb::Doctor(args) => doctor::run(args).await,
         Verb::Completion(args) => completion::run(args),
     }

@@ -16,7 +16,7 @@ use crate::units::{Declared, Directories};
 pub fn main() -> ExitCode {
     match std::env::args_os().nth(1).map(PathBuf::from) {
         Some(directory) => {
-            let declared = Declared::load(&directories());
+            let declared = Declared::load(&Directories::of_host());
             let failed = declared.files.iter().flat_map(|file| write::units(&directory, &file.units));
             let failed: Vec<_> = failed.map(|error| error.to_string()).collect();
             log::all(declared.all_problems().map(ToString::to_string).chain(failed));
@@ -26,12 +26,4 @@ pub fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-/// Where files are looked for; other places for tests.
-fn directories() -> Directories {
-    match std::env::var_os("HOLM_UNIT_PATH") {
-        Some(path) => Directories::new(std::env::split_paths(&path)),
-        None => Directories::default(),
-    }
 }

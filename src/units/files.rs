@@ -39,6 +39,19 @@ impl Directories {
         Self(directories.into_iter().collect())
     }
 
+    /// Those of this host; the variable `HOLM_UNIT_PATH`, with colons, names others, for tests.
+    pub fn of_host() -> Self {
+        match std::env::var_os("HOLM_UNIT_PATH") {
+            Some(path) => Self::new(std::env::split_paths(&path)),
+            None => Self::default(),
+        }
+    }
+
+    /// The most important one: where an administrator's changes go.
+    pub fn first(&self) -> &Path {
+        self.0.first().map_or(Path::new(DIRECTORIES[0]), PathBuf::as_path)
+    }
+
     /// These, and before them another one, unless it is one of them.
     pub fn with_first(mut self, directory: &Path) -> Self {
         if !self.0.iter().any(|known| known == directory) {

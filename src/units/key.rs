@@ -23,6 +23,8 @@ pub(super) type Setter<T> = fn(&mut T, &str, &Context<'_>) -> Parsed<()>;
 pub(super) enum Rule<T> {
     /// The last one counts.
     Once(Setter<T>),
+    /// The same, of a value that systemd will not see, so that a percent sign in it is one.
+    Plain(Setter<T>),
     /// Each adds to those before; an empty one takes all before it back.
     List(Setter<T>),
     /// It is known from elsewhere, and there is no such thing here.
@@ -43,6 +45,10 @@ pub(super) struct Key<T> {
 impl<T> Key<T> {
     pub(super) const fn once(name: &'static str, form: &'static str, text: &'static str, setter: Setter<T>) -> Self {
         Self { name, form, text, rule: Rule::Once(setter) }
+    }
+
+    pub(super) const fn plain(name: &'static str, form: &'static str, text: &'static str, setter: Setter<T>) -> Self {
+        Self { name, form, text, rule: Rule::Plain(setter) }
     }
 
     pub(super) const fn list(name: &'static str, form: &'static str, text: &'static str, setter: Setter<T>) -> Self {
@@ -94,7 +100,7 @@ pub(super) fn apply<T>(
                 problems.extend(counted.iter().map(|assignment| assignment.problem(key.text)));
                 continue;
             }
-            Rule::Once(setter) => {
+            Rule::Once(setter) | Rule::Plain(setter) => {
                 counted = &counted[counted.len().saturating_sub(1)..];
                 setter
             }
@@ -102,7 +108,11 @@ pub(super) fn apply<T>(
         };
         for assignment in counted {
             let context = Context { place: &assignment.place, index };
-            let set = check_specifiers(&assignment.value).and_then(|()| setter(target, &assignment.value, &context));
+            let checked = match key.rule {
+                Rule::Plain(_) => Ok(()),
+                _ => check_specifiers(&assignment.value),
+            };
+            let set = checked.and_then(|()| setter(target, &assignment.value, &context));
             problems.extend(set.err().map(|message| assignment.problem(message)));
         }
     }

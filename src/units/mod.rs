@@ -83,6 +83,14 @@ impl Declared {
         Self { files, problems }
     }
 
+    /// The file that somebody means by `web.container`, `web.service` or `web`, which is a container's unless there is none.
+    pub fn find(&self, word: &str) -> Option<&Declaration> {
+        let by_name = |name: &str| self.files.iter().find(|file| file.source.name.to_string() == name);
+        let by_service = || self.files.iter().find(|file| file.service() == word);
+        let by_kind = || Kind::ALL.iter().find_map(|kind| by_name(&format!("{word}.{}", kind.suffix())));
+        by_name(word).or_else(by_service).or_else(by_kind)
+    }
+
     /// All mistakes, those of directories first.
     pub fn all_problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(self.files.iter().flat_map(|file| &file.problems))

@@ -76,7 +76,7 @@ pub(super) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'
     }
     let close = names.into_iter().map(|name| (distance(written, name), name)).min_by_key(|(distance, _)| *distance);
     match close {
-        Some((distance, name)) if distance <= 1 + name.len() / 4 && distance < name.len() => {
+        Some((distance, name)) if distance <= (1 + name.len() / 5).min(3) && distance < name.len() => {
             format!(": did you mean '{name}'?")
         }
         _ => String::new(),

@@ -101,7 +101,7 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
         set(c, "--size", &value::size(v)?)
     }),
     Key::once("Memory", "BYTES", "Most memory", |c, v, _| set(c, "--memory", &value::size(v)?)),
-    Key::once("CPUQuota", "PERCENT", "Most CPU time: 150% is one and a half CPUs", |c, v, _| {
+    Key::plain("CPUQuota", "PERCENT", "Most CPU time: 150% is one and a half CPUs", |c, v, _| {
         set(c, "--cpus", &value::cpus(v)?)
     }),
     Key::once("PidsLimit", "NUMBER", "Most tasks; that of holm.toml(5) when absent", |c, v, _| {
