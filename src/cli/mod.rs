@@ -5,6 +5,7 @@
 //! | `error.rs`, `exit.rs` | every failure is one line; its exit status |
 //! | `output.rs` | tables or JSON, colours, moments |
 //! | `container_args.rs` | the options that `run` and `create` share |
+//! | `notify.rs` | what the unit that we run in is told |
 //! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
 //! | `terminal.rs` | raw mode and the two copying threads |
 //! | `report.rs` | what is shown of one object |
@@ -16,6 +17,7 @@ mod container_args;
 mod error;
 mod exit;
 mod many;
+mod notify;
 mod output;
 mod progress;
 mod report;

@@ -85,22 +85,37 @@ fn names_of_keys_are_there_once() {
     }
 }
 
-/// The tables of `docs/units.md`, between marks.
-#[test]
-fn the_page_has_every_key() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/units.md");
-    let mut page = fs::read_to_string(&path).unwrap();
-    for kind in Kind::ALL {
-        let (begin, end) = (format!("<!-- keys of {} -->\n", kind.section()), "<!-- end -->");
-        let start = page.find(&begin).expect("the page has a place for each kind") + begin.len();
-        let stop = start + page[start..].find(end).expect("each place has an end");
-        let table = table_of(kind);
-        if std::env::var_os("HOLM_BLESS").is_some() {
-            page.replace_range(start..stop, &table);
-            fs::write(&path, &page).unwrap();
-        }
-        assert_eq!(page[start..].get(..table.len()), Some(table.as_str()), "{kind:?}; HOLM_BLESS=1 takes it over");
+/// What stands between two marks of a page is what `text` says. With `HOLM_BLESS` set it is written there instead.
+fn page_has(page: &str, begin: &str, end: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let mut content = fs::read_to_string(&path).unwrap();
+    let start = content.find(begin).expect("the page has a place for each kind") + begin.len();
+    let stop = start + content[start..].find(end).expect("each place has an end");
+    if std::env::var_os("HOLM_BLESS").is_some() {
+        content.replace_range(start..stop, text);
+        fs::write(&path, &content).unwrap();
+        return;
     }
+    assert_eq!(&content[start..stop], text, "{page}; HOLM_BLESS=1 takes it over");
+}
+
+#[test]
+fn the_pages_have_every_key() {
+    for kind in Kind::ALL {
+        let section = kind.section();
+        page_has("docs/units.md", &format!("<!-- keys of {section} -->\n"), "<!-- end -->", &table_of(kind));
+        page_has("packaging/man/holm.unit.5", &format!(".\\\" keys of {section}\n"), ".\\\" end", &manual_of(kind));
+    }
+}
+
+fn manual_of(kind: Kind) -> String {
+    let plain = |text: &str| text.replace('`', "").replace('\\', "\\e").replace('-', "\\-");
+    let mut text = String::new();
+    for key in keys(kind).iter().filter(|key| !key.form.is_empty()) {
+        let many = if key.list { " Several add up." } else { "" };
+        let _ = writeln!(text, ".TP\n.BI {}= \" {}\"\n{}.{many}", key.name, plain(key.form), plain(key.text));
+    }
+    text
 }
 
 fn table_of(kind: Kind) -> String {

@@ -200,6 +200,8 @@ fn service_text(
         }
         None => {}
     }
+    // The container's own signal and time, whoever sends what to holmctl.
+    text.holmctl("ExecStop", ["stop", "--ignore", own]);
     // Whatever ended holmctl, nothing of the run is left behind.
     let clean: &[&str] = if container.keep { &["stop", "--ignore"] } else { &["rm", "--force", "--ignore"] };
     text.holmctl("ExecStopPost", clean.iter().copied().chain([own]));
