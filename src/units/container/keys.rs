@@ -107,9 +107,12 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
     Key::once("PidsLimit", "NUMBER", "Most tasks; that of holm.toml(5) when absent", |c, v, _| {
         set(c, "--pids-limit", &value::count(v)?)
     }),
-    Key::once("Slice", "NAME.slice", "The slice of the container's scope; holm.slice when absent", |c, v, _| {
-        set(c, "--slice", v)
-    }),
+    Key::once(
+        "Slice",
+        "NAME.slice",
+        "The slice of the container's scope; holm.slice when absent. It and its parents need DefaultDependencies=no",
+        |c, v, _| set(c, "--slice", v),
+    ),
     Key::once("Network", "none, host", "The network: loopback only (when absent), or the host's", network),
     Key::list("AddCapability", "CAPABILITY…", "Adds capabilities, or `all`", |c, v, _| each(c, "--cap-add", v)),
     Key::list("DropCapability", "CAPABILITY…", "Drops capabilities, or `all`", |c, v, _| each(c, "--cap-drop", v)),

@@ -35,13 +35,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     let declared = Declared::load(&directories);
     let files: Result<Vec<_>, _> = args.names.iter().map(|name| named(&declared, name)).collect();
     let files = files?;
-    for file in &files {
-        disable(&directories, file)?;
-    }
-    // Stopped while systemd still knows them: an instance is gone after the reload.
+    // Stopped while systemd still knows them: an instance is gone then.
     let units = files.iter().flat_map(|file| &file.units).map(|unit| unit.name.clone());
     let units: Vec<_> = units.filter(|name| !name.contains("@.")).collect();
     systemctl(false, args.now.then_some("stop"), &units)?;
+    for file in &files {
+        disable(&directories, file)?;
+    }
     systemctl(!args.no_reload, None, &[])?;
     Ok(Status::SUCCESS)
 }
