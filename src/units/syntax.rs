@@ -143,14 +143,16 @@ mod tests {
 
     use super::*;
 
-    fn parsed(text: &str) -> (Vec<(String, String, String, usize)>, Vec<String>) {
+    type Row = (String, String, String, usize);
+
+    fn parsed(text: &str) -> (Vec<Row>, Vec<String>) {
         let mut problems = Vec::new();
         let found = parse(text.as_bytes(), Path::new("f"), &mut problems);
         let found = found.into_iter().map(|a| (a.section.to_string(), a.key, a.value, a.place.line)).collect();
         (found, problems.iter().map(ToString::to_string).collect())
     }
 
-    fn one(section: &str, key: &str, value: &str, line: usize) -> (String, String, String, usize) {
+    fn one(section: &str, key: &str, value: &str, line: usize) -> Row {
         (section.into(), key.into(), value.into(), line)
     }
 
