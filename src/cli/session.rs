@@ -1,5 +1,6 @@
 //! Follows a payload until it ends: what its monitor says, signals for us that are meant for it, its terminal.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -12,6 +13,7 @@ use zbus::OwnedObjectPath;
 use super::Outcome;
 use super::error::CliError;
 use super::exit::{self, Status};
+use super::notify;
 use super::output;
 use super::terminal::{self, Terminal};
 use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
@@ -97,6 +99,9 @@ impl Session {
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Exited(end) => {
+                        if start.is_some() {
+                            notify::ready();
+                        }
                         self.finish().await;
                         hint(end.exit, end.oom_kills);
                         return Ok(Ending::Exited(end.exit));
@@ -109,6 +114,7 @@ impl Session {
                 ended = start_end(start.as_mut()) => {
                     ended?;
                     start = None;
+                    notify::ready();
                     early.drain(..).for_each(|signal| payload.kill(signal));
                 }
                 signal = self.forwarded.next() => match signal {
@@ -194,6 +200,13 @@ impl Payload {
         let payload = self.clone();
         tokio::spawn(async move {
             let sent = match payload {
+                // An init takes these for something else: SIGINT for a wish to reboot.
+                Self::Container(container)
+                    if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
+                        && container.boot().await.unwrap_or(false) =>
+                {
+                    container.stop(&HashMap::new()).await.map(drop)
+                }
                 Self::Container(container) => container.kill("leader", signal).await,
                 Self::Process(process) => process.kill("leader", signal).await,
             };

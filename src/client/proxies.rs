@@ -112,6 +112,9 @@ pub trait Container {
     /// Its state.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
+    /// Whether its payload is the init of a whole system.
+    #[zbus(property)]
+    fn boot(&self) -> zbus::Result<bool>;
     /// Its unit.
     #[zbus(property)]
     fn unit(&self) -> zbus::Result<String>;

@@ -344,6 +344,12 @@ impl Container {
         self.view.get().spec.process.command.clone()
     }
 
+    /// Whether the payload is the init of a whole system.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn boot(&self) -> bool {
+        self.view.get().spec.boot
+    }
+
     /// Whether the payload has a terminal.
     #[zbus(property(emits_changed_signal = "const"))]
     fn terminal(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::engine::{
     CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode, RestartPolicy,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode, RestartPolicy,
     Signal, SnapshotName,
 };
 
@@ -157,6 +157,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         hostname: options.parse("Hostname", hostname)?,
         terminal: options.flag("Terminal")?,
         init: options.flag("Init")?,
+        boot: options.parse("Boot", boot)?.unwrap_or_default(),
         network: options.parse("Network", network)?,
         read_only: options.flag("ReadOnly")?,
         mounts: options.parse("BindMounts", bind_mounts)?.unwrap_or_default(),
@@ -278,6 +279,15 @@ fn network(word: String) -> Parsed<NetworkMode> {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
         other => Err(format!("'{}' is neither 'none' nor 'host'", excerpt(other))),
+    }
+}
+
+fn boot(word: String) -> Parsed<Boot> {
+    match word.as_str() {
+        "auto" => Ok(Boot::Auto),
+        "yes" => Ok(Boot::Yes),
+        "no" => Ok(Boot::No),
+        other => Err(format!("'{}' is none of 'auto', 'yes' and 'no'", excerpt(other))),
     }
 }
 

@@ -91,6 +91,8 @@ pub(super) enum Event {
     },
     /// The wait for the next try is over.
     Due,
+    /// The run is over: it was a system that asked to be rebooted.
+    Rebooted,
     /// Freeze it.
     Freeze,
     /// Thaw it.
@@ -191,15 +193,20 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
             Event::Deadline,
         ) => Ok((state, &[])),
 
+        (Readying | Running | Frozen, Event::Rebooted) => Ok((Starting, &[Action::RecordEnd, Action::Launch])),
         (Readying | Running | Frozen | Stopping { next: Next::Policy, .. }, Event::Ended { again }) => {
             Ok(end(lifetime, again))
         }
-        (Stopping { next: Next::Rest, .. }, Event::Ended { .. }) => Ok(end(lifetime, false)),
-        (Stopping { next: Next::Start, .. }, Event::Ended { .. }) => {
+        // What was asked for from outside comes before what a system wants for itself.
+        (Stopping { next: Next::Rest, .. }, Event::Ended { .. } | Event::Rebooted)
+        | (Stopping { next: Next::Policy, .. }, Event::Rebooted) => Ok(end(lifetime, false)),
+        (Stopping { next: Next::Start, .. }, Event::Ended { .. } | Event::Rebooted) => {
             Ok((Starting, &[Action::RecordEnd, Action::Launch]))
         }
-        (Stopping { next: Next::Remove, .. }, Event::Ended { .. }) => Ok((Gone, &[Action::RecordEnd, Action::Delete])),
-        (Resting | Waiting | Starting, Event::Ended { .. }) => Ok((state, &[])),
+        (Stopping { next: Next::Remove, .. }, Event::Ended { .. } | Event::Rebooted) => {
+            Ok((Gone, &[Action::RecordEnd, Action::Delete]))
+        }
+        (Resting | Waiting | Starting, Event::Ended { .. } | Event::Rebooted) => Ok((state, &[])),
 
         (Running, Event::Freeze) => Ok((Frozen, &[Action::Freeze])),
         (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
@@ -335,6 +342,16 @@ mod tests {
     }
 
     #[test]
+    fn a_system_that_reboots_starts_again_unless_it_is_being_stopped() {
+        for lifetime in [Lifetime::Kept, Lifetime::OneRun] {
+            let (state, actions) = run_with(lifetime, &[Event::Start, UP, Event::Rebooted]);
+            assert_eq!(state, State::Starting);
+            assert_eq!(actions, [Action::Launch, Action::RecordEnd, Action::Launch]);
+        }
+        assert_eq!(run(&[Event::Start, UP, Event::Stop, Event::Rebooted]).0, State::Resting);
+    }
+
+    #[test]
     fn a_stop_takes_a_pending_restart_back() {
         let (state, _) = run(&[Event::Start, UP, Event::Restart, Event::Stop, END]);
         assert_eq!(state, State::Resting);
@@ -416,6 +433,7 @@ mod tests {
             Just(Event::Due),
             Just(Event::Ready),
             Just(Event::NotReady),
+            Just(Event::Rebooted),
             Just(Event::Freeze),
             Just(Event::Thaw),
             Just(Event::Held),
@@ -436,7 +454,7 @@ mod tests {
             let mut payload = false;
             for event in events {
                 // The run's end is an event of the world: it comes only while there is a payload.
-                if matches!(event, Event::Ended { .. }) && !payload { continue; }
+                if matches!(event, Event::Ended { .. } | Event::Rebooted) && !payload { continue; }
                 let Ok((next, actions)) = step(state, event, lifetime) else { continue };
                 state = next;
                 for action in actions {

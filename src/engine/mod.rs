@@ -5,6 +5,7 @@
 //! | `lifecycle.rs` | state + event → state + actions, pure |
 //! | `container/` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
+//! | `boot.rs` | whether the payload is the init of a whole system, and what that means, pure |
 //! | `start.rs` | the start path, in order |
 //! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
@@ -24,6 +25,7 @@
 //! | `entries.rs` | the ids of the journal's entries about containers |
 //! | `error.rs` | every failure, with its code |
 
+mod boot;
 mod cgroup;
 mod container;
 mod create;
@@ -232,7 +234,11 @@ impl Engine {
 
     /// The master of the container's terminal.
     pub fn attach(&self, name: &ContainerName) -> Result<OwnedFd, EngineError> {
-        let handles = self.inner.find(name)?.handles()?;
+        let container = self.inner.find(name)?;
+        let handles = container.handles()?;
+        if container.view().spec.boot {
+            return Err(EngineError::NoConsole(name.clone()));
+        }
         let terminal = handles.terminal.as_ref().ok_or_else(|| EngineError::NoTerminal(name.clone()))?;
         terminal.try_clone().map_err(|source| EngineError::State { op: "open", path: "the terminal".into(), source })
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::container::Container;
@@ -323,9 +324,9 @@ impl Inner {
         });
     }
 
-    /// Takes a container's machine off machined's list, without waiting for it.
-    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
-        tokio::spawn(self.machines.unregister(name));
+    /// Takes a container's machine off machined's list, without waiting for it. The next run has to: see [`Machines::see_off`].
+    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) -> JoinHandle<()> {
+        tokio::spawn(self.machines.unregister(name))
     }
 
     /// The terminal that an earlier daemon kept for the container.

@@ -347,6 +347,7 @@ mod tests {
                     capabilities: Capabilities::default(),
                     no_new_privileges: true,
                 },
+                boot: false,
                 hostname: None,
                 network: NetworkMode::None,
                 read_only: false,
@@ -377,6 +378,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("state"), &directory.path().join("run")).unwrap();
         (directory, store)
+    }
+
+    #[test]
+    fn a_container_of_a_version_that_knew_no_whole_systems_is_none() {
+        let mut written = serde_json::to_value(record("web", 1)).unwrap();
+        assert!(written["spec"].as_object_mut().unwrap().remove("boot").is_some());
+        assert_eq!(serde_json::from_value::<ContainerRecord>(written).unwrap(), record("web", 1));
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod life;
 mod restart_policy;
 mod restarts;
 mod snapshots;
+mod systems;
