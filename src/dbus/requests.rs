@@ -12,8 +12,8 @@ use crate::engine::{
     CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode, RestartPolicy,
-    Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode,
+    RestartPolicy, Signal, SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, LogRate, NetworkMode,
-    Ready, RestartPolicy, Signal, SnapshotName, Usec,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, LogRate,
+    NetworkMode, Ready, RestartPolicy, Signal, SnapshotName, Usec,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.

@@ -14,8 +14,8 @@ mod time;
 
 pub use bytes::{Bytes, ParseBytesError};
 pub use container::{
-    BindMount, Capabilities, ContainerSpec, Lifetime, Limits, LogRate, NetworkMode, Process, Ready, Status, StopPolicy,
-    BindMount, Boot, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Status, StopPolicy,
+    BindMount, Boot, Capabilities, ContainerSpec, Lifetime, Limits, LogRate, NetworkMode, Process, Ready, Status,
+    StopPolicy,
 };
 pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolStatus};
 pub use error::ErrorCode;
