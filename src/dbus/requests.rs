@@ -12,7 +12,7 @@ use crate::engine::{
     CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
 };
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -156,6 +156,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         hostname: options.parse("Hostname", hostname)?,
         terminal: options.flag("Terminal")?,
         init: options.flag("Init")?,
+        boot: options.parse("Boot", boot)?.unwrap_or_default(),
         network: options.parse("Network", network)?,
         read_only: options.flag("ReadOnly")?,
         mounts: options.parse("BindMounts", bind_mounts)?.unwrap_or_default(),
@@ -233,6 +234,15 @@ fn network(word: String) -> Parsed<NetworkMode> {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
         other => Err(format!("'{}' is neither 'none' nor 'host'", excerpt(other))),
+    }
+}
+
+fn boot(word: String) -> Parsed<Boot> {
+    match word.as_str() {
+        "auto" => Ok(Boot::Auto),
+        "yes" => Ok(Boot::Yes),
+        "no" => Ok(Boot::No),
+        other => Err(format!("'{}' is none of 'auto', 'yes' and 'no'", excerpt(other))),
     }
 }
 

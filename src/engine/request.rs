@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -30,6 +30,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Whether our small init is PID 1.
     pub init: bool,
+    /// Whether the payload is the init of a whole system.
+    pub boot: Boot,
     /// Network.
     pub network: Option<NetworkMode>,
     /// Whether the root is read-only.
@@ -65,6 +67,19 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+}
+
+impl RunIo {
+    /// The same for one more run.
+    pub(super) fn duplicate(&self) -> std::io::Result<Self> {
+        let one = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let [input, output, error] = &self.stdio;
+        Ok(Self {
+            stdio: [one(input)?, one(output)?, one(error)?],
+            monitor: one(&self.monitor)?,
+            terminal_size: self.terminal_size,
+        })
+    }
 }
 
 /// A container to make of another.

@@ -10,7 +10,7 @@
 //! by its lease.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use super::request::RunIo;
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
-use crate::model::ContainerSpec;
+use crate::model::{ContainerSpec, ExitRecord, MonitorMessage};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, socket};
 use crate::systemd::journal::{self, Priority};
 use crate::systemd::{Scope, ScopeRequest, scope_name};
 
@@ -78,7 +78,20 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         table::keep_terminal(spec, terminal);
     }
     engine.register_machine(spec, run.record.leader);
+    if spec.boot
+        && let Err(error) = engine.machines.show(&spec.name, &spec.id, run.record.leader)
+    {
+        warn!(container = %spec.name, op = "start", "its journal or its sockets are not shown on the host: {error}, ignoring");
+    }
     Ok(run)
+}
+
+/// Says how a run ended on the socket of its caller, in place of the monitor. A caller that is gone or stuck is told nothing.
+pub(super) fn tell_end(caller: &OwnedFd, end: &ExitRecord) {
+    let message = MonitorMessage::Exited { exit: end.exit, oom_kills: end.oom_kills };
+    if let Ok(text) = serde_json::to_vec(&message) {
+        let _ = socket::send_now(caller.as_fd(), &text, &[]);
+    }
 }
 
 async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(MountedDevice, Steps), EngineError> {
@@ -102,6 +115,7 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
+        stop_by_monitor: spec.boot,
         wanted_by: None,
     };
     let scope = engine.scopes.start(&request).await?;
@@ -118,6 +132,9 @@ async fn hand_over(
     scope: &Scope,
     mut run: RunRecord,
 ) -> Result<(Run, Timings), EngineError> {
+    if let Err(error) = engine.machines.prepare(&record.spec.name) {
+        warn!(container = %record.spec.name, op = "start", "nothing can be mounted into it from the host: {error}, ignoring");
+    }
     let (mount, lease) = root.into_parts();
     let plan = plan(record, io.terminal_size);
     let fds = LaunchFds {
@@ -181,6 +198,7 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         run: record.run,
         hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.to_string()),
         process: spec.process.clone(),
+        boot: spec.boot,
         network: spec.network,
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
@@ -199,9 +217,9 @@ fn open_cgroup(scope: &Scope) -> Result<OwnedFd, EngineError> {
 }
 
 /// What the caller passed goes to the payload unchanged; what it did not pass is the journal's for output, and
-/// nothing for input. A terminal replaces all three. Without a journal the container is as good, but for its log.
+/// nothing for input. A terminal replaces all three; that of a system is emptied into the output when nobody shows it. Without a journal the container is as good, but for its log.
 fn stdio(spec: &ContainerSpec, scope: &Scope, [input, output, error]: [Option<OwnedFd>; 3]) -> [Option<OwnedFd>; 3] {
-    if spec.process.terminal {
+    if spec.process.terminal && !spec.boot {
         return [None, None, None];
     }
     let journal = |priority| match journal::stream(spec.name.as_str(), &scope.unit, priority) {
@@ -211,5 +229,7 @@ fn stdio(spec: &ContainerSpec, scope: &Scope, [input, output, error]: [Option<Ow
             None
         }
     };
-    [input, output.or_else(|| journal(Priority::Info)), error.or_else(|| journal(Priority::Error))]
+    let output = output.or_else(|| journal(Priority::Info));
+    // A system has a console, and one place for what it says there.
+    if spec.boot { [None, output, None] } else { [input, output, error.or_else(|| journal(Priority::Error))] }
 }

@@ -12,7 +12,7 @@ mod time;
 
 pub use bytes::{Bytes, ParseBytesError};
 pub use container::{
-    BindMount, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Status, StopPolicy,
+    BindMount, Boot, Capabilities, ContainerSpec, Lifetime, Limits, NetworkMode, Process, Status, StopPolicy,
 };
 pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolStatus};
 pub use error::ErrorCode;

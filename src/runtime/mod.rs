@@ -11,8 +11,9 @@
 //! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
+//! | `console.rs` | holm-init | keeps the console of a whole system, and its output from piling up |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
-//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs` and `payload.rs` |
+//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs`, `system.rs` and `payload.rs` |
 //! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
 //! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
 //! | `exec.rs` | holm-init | enters a running container |
@@ -23,6 +24,7 @@
 mod capabilities;
 mod cgroups;
 mod command;
+mod console;
 mod environment;
 mod exec;
 #[cfg(all(test, feature = "daemon"))]
@@ -36,6 +38,7 @@ mod plan;
 mod reaper;
 mod record;
 mod rootfs;
+mod system;
 mod user;
 mod wire;
 
@@ -65,6 +68,8 @@ pub struct LaunchPlan {
     pub hostname: String,
     /// The payload.
     pub process: Process,
+    /// Whether that is the init of a whole system.
+    pub boot: bool,
     /// Its network.
     pub network: NetworkMode,
     /// Whether the root is read-only.

@@ -225,6 +225,7 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         run: 3,
         hostname: "web".to_owned(),
         process: process(command),
+        boot: false,
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),

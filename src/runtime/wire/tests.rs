@@ -21,6 +21,7 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
             capabilities: Capabilities::default(),
             no_new_privileges: true,
         },
+        boot: false,
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),
