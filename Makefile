@@ -60,7 +60,7 @@ vm-run: vm-ready ## a command in a fresh test host: make vm-run CMD='holmctl lis
 vm-ready: $(if $(VM_BARE),deps,build)
 
 .PHONY: build
-build: deps ## holmd, holmctl and the static holm-init, optimised
+build: deps ## holmd, holmctl, and the static holm-init and holm-generator, optimised
 	@tests/build $(triple)
 
 .PHONY: deps
@@ -75,9 +75,10 @@ deps-build:
 put = $(if $(wildcard $(2)),install -D -m $(1) -t '$(DESTDIR)$(3)' $(wildcard $(2)))
 .PHONY: install
 install: ## into DESTDIR, below PREFIX (/usr)
-	@test -x $(target)/release/holmd -a -x $(target)/release/holmctl -a -x $(target)/$(triple)/release/holm-init || { echo "nothing to install yet: run 'make build'" >&2; exit 1; }
+	@test -x $(target)/release/holmd -a -x $(target)/release/holmctl -a -x $(target)/$(triple)/release/holm-init -a -x $(target)/$(triple)/release/holm-generator || { echo "nothing to install yet: run 'make build'" >&2; exit 1; }
 	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/bin' $(target)/release/holmd $(target)/release/holmctl
 	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/lib/holm' $(target)/$(triple)/release/holm-init
+	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/lib/systemd/system-generators' $(target)/$(triple)/release/holm-generator
 	$(call put,644,units/*.service units/*.slice units/*.socket units/*.timer units/*.target,$(PREFIX)/lib/systemd/system)
 	$(call put,644,units/*.rules,$(PREFIX)/lib/udev/rules.d)
 	$(if $(wildcard units/holm.tmpfiles),install -D -m 644 units/holm.tmpfiles '$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/holm.conf')

@@ -5,14 +5,16 @@
 //! | floor | modules |
 //! |---|---|
 //! | 4 | `daemon` |
-//! | 3 | `dbus`, `cli` |
+//! | 3 | `dbus`, `cli`, `generator` |
 //! | 2 | `engine`, `client` |
-//! | 1 | `config`, `records`, `storage`, `images`, `systemd`, `runtime` |
+//! | 1 | `config`, `records`, `storage`, `images`, `systemd`, `runtime`, `units` |
 //! | 0 | `model`, `sys` |
 
+pub mod generator;
 pub mod model;
 pub mod runtime;
 pub mod sys;
+pub mod units;
 
 #[cfg(feature = "daemon")]
 pub mod config;

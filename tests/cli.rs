@@ -59,6 +59,68 @@ fn wrong_usage_is_one_line_and_125() {
 }
 
 #[test]
+fn unit_verify_says_what_is_wrong_and_where() {
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/units");
+    let bad = format!("{samples}/bad/01-unknown-key.container");
+    let (status, output, error) = run(&mut holmctl(&["unit", "verify", &bad]));
+    assert_eq!((status, output.as_str()), (1, ""));
+    let wanted = format!(
+        "{bad}:3: Memroy=: no such key in [Container]: did you mean 'Memory'?\nholmctl: 1 mistake, in 1 of 1 file\n"
+    );
+    assert_eq!(error, wanted);
+    let (status, output, error) = run(&mut holmctl(&["unit", "verify", "--json", &bad]));
+    assert_eq!((status, error.as_str()), (1, ""));
+    assert!(output.contains(r#""key":"Memroy","line":3"#), "{output}");
+    let good = format!("{samples}/good/15-volume-file.container");
+    assert_eq!(run(&mut holmctl(&["unit", "verify", &good])), (0, String::new(), String::new()));
+    assert_eq!(run(&mut holmctl(&["unit", "verify", "/etc/passwd"])).0, 125);
+    assert_eq!(run(&mut holmctl(&["unit", "verify", "/nowhere.container"])).0, 125);
+}
+
+#[test]
+fn units_are_listed_shown_switched_off_and_on_and_edited() {
+    let root = tempfile::tempdir().unwrap();
+    let unit = |arguments: &[&str], editor: &str| {
+        let mut command = holmctl(&[&["unit"], arguments].concat());
+        run(command.env("HOLM_UNIT_PATH", root.path()).env("EDITOR", editor).env_remove("SYSTEMD_EDITOR"))
+    };
+    let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+    write("web.container", "[Container]\nImage=a\n[Install]\nWantedBy=multi-user.target\n");
+    write("job@.container", "[Container]\nImage=a\n[Install]\nWantedBy=multi-user.target\n");
+    let install = |file: &str| {
+        let (_, list, _) = unit(&["list", "--no-legend"], "");
+        list.lines().find(|line| line.starts_with(file)).map(|line| line.split_whitespace().nth(3).unwrap().to_owned())
+    };
+    assert_eq!(install("web.container").as_deref(), Some("enabled"));
+    assert_eq!(unit(&["disable", "--no-reload", "web"], "").0, 0);
+    assert_eq!(install("web.container").as_deref(), Some("disabled"));
+    assert!(!unit(&["cat", "web"], "").1.contains("# link:"));
+    assert_eq!(unit(&["enable", "--no-reload", "web.service"], "").0, 0);
+    assert!(unit(&["cat", "web"], "").1.contains("# link: multi-user.target.wants/web.service"));
+    assert!(!root.path().join("web.container.d").exists(), "what disable made is left");
+    assert_eq!(unit(&["enable", "--no-reload", "job@a"], "").0, 0);
+    assert_eq!(install("job@a.container").as_deref(), Some("enabled"));
+    assert_eq!(unit(&["disable", "--no-reload", "job@a"], "").0, 0);
+    assert_eq!(install("job@a.container"), None);
+
+    // An editor that writes what stands in a file; it is given the file to edit as its last argument.
+    let editor = |text: &str| {
+        write("wanted.txt", text);
+        format!("cp {}", root.path().join("wanted.txt").display())
+    };
+    assert_eq!(unit(&["edit", "--no-reload", "web"], "true").0, 0);
+    assert!(!root.path().join("web.container.d").exists(), "an edit that changes nothing");
+    assert_eq!(unit(&["edit", "--no-reload", "web"], &editor("[Container]\nMemory=1G\n")).0, 0);
+    assert!(unit(&["cat", "web"], "").1.contains("--memory=1G"));
+    let (status, _, error) = unit(&["edit", "--no-reload", "web"], &editor("[Container]\nMemory=x\n"));
+    assert!(status == 125 && error.contains("override.conf:2: Memory=: 'x' is not a size"), "{error}");
+    assert!(unit(&["cat", "web"], "").1.contains("--memory=1G"), "a wrong edit was taken over");
+    assert_eq!(unit(&["edit", "--no-reload", "--full", "web"], "false").0, 125);
+    assert_eq!(unit(&["edit", "--no-reload", "new.container"], &editor("[Container]\nImage=b\n")).0, 0);
+    assert_eq!(unit(&["verify"], ""), (0, String::new(), String::new()));
+}
+
+#[test]
 fn a_devices_verbs_need_what_they_work_on() {
     for line in [
         &["grow"][..],

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may use whom. A module that is missing here may use nothing.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("sys", &[]),
     ("config", &["model", "sys"]),
@@ -14,10 +14,12 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("images", &["model", "sys"]),
     ("systemd", &["model", "sys"]),
     ("runtime", &["model", "sys"]),
+    ("units", &["model"]),
     ("engine", &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime"]),
     ("client", &["model", "sys"]),
     ("dbus", &["model", "engine"]),
-    ("cli", &["model", "sys", "client"]),
+    ("cli", &["model", "sys", "units", "client"]),
+    ("generator", &["model", "sys", "units"]),
     ("daemon", &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime", "engine", "dbus"]),
 ];
 

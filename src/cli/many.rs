@@ -5,7 +5,8 @@ use zbus::OwnedObjectPath;
 use super::Outcome;
 use super::error::CliError;
 use super::exit::{self, Status};
-use crate::client::{Client, Goal, Jobs};
+use crate::client::{Client, ClientError, Goal, Jobs};
+use crate::model::ErrorCode;
 
 /// Does something at once with each.
 pub(super) async fn each(names: &[String], mut action: impl AsyncFnMut(&str) -> Result<(), CliError>) -> Outcome {
@@ -18,11 +19,32 @@ pub(super) async fn each(names: &[String], mut action: impl AsyncFnMut(&str) -> 
     Ok(worst)
 }
 
+/// What to do about those that there is nothing to do with.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Missing {
+    /// It is no failure when there is nothing to do: no such container, or one that does not run
+    #[arg(long)]
+    ignore: bool,
+}
+
+impl Missing {
+    /// It is a failure.
+    pub(super) const FAILS: Self = Self { ignore: false };
+
+    /// Whether this failure is none.
+    pub(super) fn forgives(self, error: &ClientError) -> bool {
+        let nothing =
+            [ErrorCode::NoSuchContainer, ErrorCode::NotRunning, ErrorCode::NotMounted, ErrorCode::NoSuchDevice];
+        self.ignore && nothing.into_iter().any(|code| error.is(code))
+    }
+}
+
 /// Starts a job for each, and waits for all of them: they run side by side.
 pub(super) async fn jobs<'a>(
     client: &Client,
     names: &'a [String],
     goal: fn(&'a str) -> Goal<'a>,
+    missing: Missing,
     mut start: impl AsyncFnMut(&str) -> Result<OwnedObjectPath, CliError>,
 ) -> Outcome {
     let mut jobs = Jobs::listen(client, &[]).await?;
@@ -31,11 +53,14 @@ pub(super) async fn jobs<'a>(
     for name in names {
         match start(name).await {
             Ok(job) => started.push((name.as_str(), job)),
+            Err(CliError::Client(error)) if missing.forgives(&error) => {}
             Err(error) => worst = worst.max(exit::report(&error)),
         }
     }
     for (name, job) in started {
-        if let Err(error) = jobs.wait(&job, goal(name), |_| {}).await {
+        if let Err(error) = jobs.wait(&job, goal(name), |_| {}).await
+            && !missing.forgives(&error)
+        {
             worst = worst.max(exit::report(&error.into()));
         }
     }

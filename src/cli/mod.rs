@@ -5,20 +5,24 @@
 //! | `error.rs`, `exit.rs` | every failure is one line; its exit status |
 //! | `output.rs` | tables or JSON, colours, moments |
 //! | `container_args.rs` | the options that `run` and `create` share |
+//! | `notify.rs` | what the unit that we run in is told |
 //! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
 //! | `terminal.rs` | raw mode and the two copying threads |
 //! | `report.rs` | what is shown of one object |
 //! | `progress.rs` | a bar on a terminal, lines otherwise |
 //! | `many.rs` | verbs that take several names |
+//! | `stamp.rs` | which archive an image came from |
 
 mod container_args;
 mod error;
 mod exit;
 mod many;
+mod notify;
 mod output;
 mod progress;
 mod report;
 mod session;
+mod stamp;
 mod terminal;
 mod verb;
 
@@ -97,6 +101,9 @@ enum Verb {
     /// The pool of devices
     #[command(subcommand)]
     Device(device::Verb),
+    /// Files that declare containers
+    #[command(subcommand)]
+    Unit(unit::Verb),
     /// Check this host, and say what is missing
     Doctor(doctor::Args),
     /// Write a completion script for a shell
@@ -159,6 +166,7 @@ async fn dispatch(verb: Verb) -> Outcome {
         Verb::Events(args) => events::run(args).await,
         Verb::Image(verb) => image::run(verb).await,
         Verb::Device(verb) => device::run(verb).await,
+        Verb::Unit(verb) => unit::run(verb),
         Verb::Doctor(args) => doctor::run(args).await,
         Verb::Completion(args) => completion::run(args),
     }

@@ -12,6 +12,7 @@ use zbus::OwnedObjectPath;
 use super::Outcome;
 use super::error::CliError;
 use super::exit::{self, Status};
+use super::notify;
 use super::output;
 use super::terminal::{self, Terminal};
 use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
@@ -97,6 +98,9 @@ impl Session {
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Exited(end) => {
+                        if start.is_some() {
+                            notify::ready();
+                        }
                         self.finish().await;
                         hint(end.exit, end.oom_kills);
                         return Ok(Ending::Exited(end.exit));
@@ -109,6 +113,7 @@ impl Session {
                 ended = start_end(start.as_mut()) => {
                     ended?;
                     start = None;
+                    notify::ready();
                     early.drain(..).for_each(|signal| payload.kill(signal));
                 }
                 signal = self.forwarded.next() => match signal {

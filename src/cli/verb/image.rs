@@ -13,9 +13,10 @@ use crate::cli::exit::{self, Status};
 use crate::cli::output::{self, ListArgs, Table};
 use crate::cli::progress::Progress;
 use crate::cli::report::{Report, quoted};
+use crate::cli::stamp::Stamp;
 use crate::cli::{Outcome, many, session};
 use crate::client::{Client, Goal, Jobs, Options, Properties, Rule};
-use crate::model::{Bytes, ImageName};
+use crate::model::{Bytes, ErrorCode, ImageName};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -38,6 +39,9 @@ pub(crate) struct ImportArgs {
     /// The image's name; the one in the archive when absent
     #[arg(long)]
     name: Option<ImageName>,
+    /// Do nothing when the image is what this very archive gave the last time, as it is noted in this file; note it otherwise
+    #[arg(long, value_name = "FILE", requires = "name")]
+    stamp: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +82,12 @@ pub(crate) async fn run(verb: Verb) -> Outcome {
 async fn import(args: ImportArgs) -> Outcome {
     let (archive, shown) = open(&args.file)?;
     let client = Client::connect().await?;
+    let stamp = args.stamp.as_deref().map(|file| Stamp::of(file, &archive)).transpose()?;
+    if let (Some(stamp), Some(name)) = (&stamp, &args.name)
+        && stamp.holds(digest_of(&client, name).await?.as_deref())
+    {
+        return Ok(Status::SUCCESS);
+    }
     let mut jobs = Jobs::listen(&client, &[Rule::JobsRemoved]).await?;
     let name = args.name.as_ref().map_or("", ImageName::as_str);
     let job = client.manager().await?.import_image(&Fd::from(&archive), name, &Options::new()).await?;
@@ -98,8 +108,22 @@ async fn import(args: ImportArgs) -> Outcome {
     progress.finish();
     ended?;
     let name = jobs.subject(&job).await?.filter(|name| !name.is_empty()).unwrap_or_else(|| name.to_owned());
+    if let (Some(stamp), Some(image)) = (stamp, &args.name)
+        && let Some(digest) = digest_of(&client, image).await?
+    {
+        stamp.note(&digest)?;
+    }
     output::write(&format!("{name}\n"))?;
     Ok(Status::SUCCESS)
+}
+
+/// The digest of an image, if it is there.
+async fn digest_of(client: &Client, name: &ImageName) -> Result<Option<String>, CliError> {
+    let image = match client.image(name.as_str()).await {
+        Err(error) if error.is(ErrorCode::NoSuchImage) => return Ok(None),
+        image => image?,
+    };
+    Ok(Some(client.properties(image.inner().path(), "org.holm1.Image").await?.text("Digest")))
 }
 
 /// The archive, and what to call it.

@@ -26,5 +26,6 @@ pub(super) mod stats;
 pub(super) mod status;
 pub(super) mod stop;
 pub(super) mod thaw;
+pub(super) mod unit;
 pub(super) mod update;
 pub(super) mod wait;

@@ -1,6 +1,7 @@
 //! `holmctl restart`
 
 use super::stop::How;
+use crate::cli::many::Missing;
 use crate::cli::{Outcome, many};
 use crate::client::{Client, Goal};
 
@@ -16,7 +17,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Outcome {
     let client = &Client::connect().await?;
     let options = &args.how.options();
-    many::jobs(client, &args.names, Goal::Running, async |name: &str| {
+    many::jobs(client, &args.names, Goal::Running, Missing::FAILS, async |name: &str| {
         Ok(client.container(name).await?.restart(options).await?)
     })
     .await

@@ -2,6 +2,7 @@
 
 use zbus::Variant;
 
+use crate::cli::many::Missing;
 use crate::cli::{Outcome, many};
 use crate::client::{Client, Goal, Options};
 
@@ -13,13 +14,15 @@ pub(crate) struct Args {
     /// Kill those that run
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    missing: Missing,
 }
 
 pub(crate) async fn run(args: Args) -> Outcome {
     let client = &Client::connect().await?;
     let manager = &client.manager().await?;
     let options = &if args.force { Options::from([("Force", Variant::from(true))]) } else { Options::new() };
-    many::jobs(client, &args.names, Goal::Removed, async |name: &str| {
+    many::jobs(client, &args.names, Goal::Removed, args.missing, async |name: &str| {
         Ok(manager.remove_container(name, options).await?)
     })
     .await

@@ -3,7 +3,7 @@
 //! One connection, one write with the match rules, one call. What follows comes by itself: the job's end when the start
 //! fails, and from the monitor's socket the terminal and the end of the payload, whatever happens to the daemon.
 
-use zbus::OwnedObjectPath;
+use zbus::{OwnedObjectPath, Variant};
 
 use crate::cli::container_args::ContainerArgs;
 use crate::cli::error::CliError;
@@ -11,13 +11,16 @@ use crate::cli::exit::Status;
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, output};
 use crate::client::{Client, ClientError, Goal, Jobs, Options, Rule, object_name};
-use crate::model::ImageName;
+use crate::model::{ErrorCode, ImageName};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Do not wait for its end: print its name and leave it alone
     #[arg(short, long)]
     detach: bool,
+    /// Remove a container of that name first, also one that runs
+    #[arg(long, requires = "name")]
+    replace: bool,
     #[command(flatten)]
     container: ContainerArgs,
 }
@@ -27,6 +30,8 @@ struct Request {
     name: String,
     image: ImageName,
     options: Options,
+    /// Whether a container of that name goes first.
+    replace: bool,
 }
 
 pub(crate) async fn run(args: Args) -> Outcome {
@@ -38,7 +43,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
     let remove = container.auto_remove();
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
     let options = container.options(|name| std::env::var(name).ok())?.into_dict();
-    let request = Request { name, image, options };
+    let request = Request { name, image, options, replace: args.replace };
     if args.detach { detached(request).await } else { attached(request, streams, remove).await }
 }
 
@@ -78,6 +83,17 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
     }
 }
 
+/// Removes the container of that name, if there is one.
+async fn make_room(client: &Client, name: &str) -> Result<(), CliError> {
+    let mut jobs = Jobs::listen(client, &[]).await?;
+    let force = Options::from([("Force", Variant::from(true))]);
+    match client.manager().await?.remove_container(name, &force).await.map_err(ClientError::from) {
+        Ok(job) => Ok(jobs.wait(&job, Goal::Removed(name), |_| {}).await?),
+        Err(error) if error.is(ErrorCode::NoSuchContainer) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Waits until the name is free, or the user has waited enough.
 async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
     tokio::select! {
@@ -89,6 +105,9 @@ async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(),
 impl Request {
     async fn send(self, client: &Client) -> Result<(OwnedObjectPath, OwnedObjectPath), CliError> {
         let manager = client.manager().await?;
+        if self.replace {
+            make_room(client, &self.name).await?;
+        }
         Ok(manager.run_container(&self.name, self.image.as_str(), &self.options).await?)
     }
 }

@@ -1,19 +1,57 @@
 //! `holmctl start`
 
-use crate::cli::{Outcome, many};
-use crate::client::{Client, Goal, Options};
+use crate::cli::error::CliError;
+use crate::cli::many::Missing;
+use crate::cli::session::{Ending, Payload, Session, Start, Streams};
+use crate::cli::{Outcome, many, output};
+use crate::client::{Client, ClientError, Goal, Jobs, Options};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
+    /// Stay with it until it ends, as 'run' does: its output, its exit status, and signals passed on
+    #[arg(short, long)]
+    attach: bool,
+    /// Keep standard input open and pass it on
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
 }
 
 pub(crate) async fn run(args: Args) -> Outcome {
+    if args.attach {
+        return match &args.names[..] {
+            [name] => attached(name, args.interactive).await,
+            _ => Err(CliError::Usage("--attach takes one container".into())),
+        };
+    }
     let client = &Client::connect().await?;
-    many::jobs(client, &args.names, Goal::Running, async |name: &str| {
+    many::jobs(client, &args.names, Goal::Running, Missing::FAILS, async |name: &str| {
         Ok(client.container(name).await?.start(&Options::new()).await?)
     })
     .await
+}
+
+async fn attached(name: &str, interactive: bool) -> Outcome {
+    let client = Client::connect().await?;
+    let container = client.container(name).await?;
+    let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
+    let terminal = known.flag("Terminal");
+    let (session, io) = Session::prepare(Streams { interactive, terminal })?;
+    let mut options = Options::new();
+    io.add_to(&mut options);
+    let mut jobs = Jobs::listen(&client, &[]).await?;
+    let job = container.start(&options).await?;
+    // Our copy of the monitor's side of the socket would keep it open.
+    drop(options);
+    let start = Start { jobs: &mut jobs, job: &job, name };
+    match session.follow(&Payload::Container(container), Some(start)).await? {
+        Ending::Exited(exit) => Ok(exit.into()),
+        Ending::Detached => {
+            output::tell(&format!("detached: 'holmctl attach {name}' comes back to it"));
+            Ok(crate::cli::exit::Status::SUCCESS)
+        }
+        Ending::Closed => Err(ClientError::Lost { subject: name.to_owned() }.into()),
+    }
 }

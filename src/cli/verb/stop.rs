@@ -3,6 +3,7 @@
 use zbus::Variant;
 
 use crate::cli::container_args::{parse_seconds, parse_signal};
+use crate::cli::many::Missing;
 use crate::cli::{Outcome, many};
 use crate::client::{Client, Goal, Options};
 use crate::model::{Signal, Usec};
@@ -14,6 +15,8 @@ pub(crate) struct Args {
     names: Vec<String>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    missing: Missing,
 }
 
 /// How to stop; `restart` takes the same.
@@ -43,7 +46,7 @@ impl How {
 pub(crate) async fn run(args: Args) -> Outcome {
     let client = &Client::connect().await?;
     let options = &args.how.options();
-    many::jobs(client, &args.names, Goal::Stopped, async |name: &str| {
+    many::jobs(client, &args.names, Goal::Stopped, args.missing, async |name: &str| {
         Ok(client.container(name).await?.stop(options).await?)
     })
     .await

@@ -10,6 +10,7 @@ mod mount;
 mod offline;
 mod rm;
 mod salvage;
+mod snapshot;
 mod status;
 mod trim;
 mod umount;
@@ -38,6 +39,8 @@ pub(crate) enum Verb {
     Add(add::Args),
     /// Remove devices of your own, or one that is on no record
     Rm(rm::Args),
+    /// Make a snapshot of a device of your own, as a device with the moment in its name
+    Snapshot(snapshot::Args),
     /// Mount the tree of a device on a directory
     Mount(mount::Args),
     /// Take the mounts of devices' trees away
@@ -57,6 +60,7 @@ pub(crate) async fn run(verb: Verb) -> Outcome {
         Verb::Trim(args) => trim::run(args).await,
         Verb::Add(args) => add::run(args).await,
         Verb::Rm(args) => rm::run(args).await,
+        Verb::Snapshot(args) => snapshot::run(args).await,
         Verb::Mount(args) => mount::run(args).await,
         Verb::Umount(args) => umount::run(args).await,
         Verb::Adopt(args) => adopt::run(args),
