@@ -51,7 +51,9 @@ mod view;
 pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
-pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};
+pub use request::{
+    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+};
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Service, Signal,
+    SnapshotName,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -67,6 +68,24 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf it runs, if there is one.
+    pub wanted_by: Option<WantedBy>,
+}
+
+/// A unit that wants a run. systemd stops the run after the unit, and before the daemon. With a caller's socket the run ends
+/// with its caller too: closed, or shut down for writing, the socket asks for a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedBy {
+    /// Its name.
+    pub unit: String,
+    /// The slice that it is in, if that is known: it becomes that of a container which has none of its own.
+    pub slice: Option<String>,
+}
+
+impl From<Service> for WantedBy {
+    fn from(service: Service) -> Self {
+        Self { unit: service.unit, slice: Some(service.slice) }
+    }
 }
 
 impl RunIo {
@@ -78,6 +97,7 @@ impl RunIo {
             stdio: [one(input)?, one(output)?, one(error)?],
             monitor: one(&self.monitor)?,
             terminal_size: self.terminal_size,
+            wanted_by: self.wanted_by.clone(),
         })
     }
 }

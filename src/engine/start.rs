@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::cgroup::Cgroup;
 use super::error::EngineError;
-use super::request::RunIo;
+use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, io.wanted_by.as_ref()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -104,7 +104,11 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+async fn make_scope(
+    engine: &Arc<Inner>,
+    spec: &ContainerSpec,
+    wanted_by: Option<&WantedBy>,
+) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -112,15 +116,20 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
-        slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
+        slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
-        wanted_by: None,
+        wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
     Ok((monitor, scope, steps))
+}
+
+/// A service has the limits of its slice for all that it runs.
+fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
+    spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
 }
 
 async fn hand_over(
@@ -136,7 +145,7 @@ async fn hand_over(
         warn!(container = %record.spec.name, op = "start", "nothing can be mounted into it from the host: {error}, ignoring");
     }
     let (mount, lease) = root.into_parts();
-    let plan = plan(record, io.terminal_size);
+    let plan = plan(record, &io);
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
@@ -190,7 +199,7 @@ async fn in_time(
     })
 }
 
-fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPlan {
+fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
     let spec = &record.spec;
     LaunchPlan {
         name: spec.name.clone(),
@@ -203,7 +212,8 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
         stop_signal: spec.stop.signal,
-        terminal_size,
+        terminal_size: io.terminal_size,
+        stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod image;
 mod name;
+mod service;
 mod signal;
 mod time;
 
@@ -19,5 +20,6 @@ pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};
+pub use service::Service;
 pub use signal::{Signal, SignalError};
 pub use time::{Usec, now_usec};

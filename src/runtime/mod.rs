@@ -12,6 +12,7 @@
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
 //! | `console.rs` | holm-init | keeps the console of a whole system, and its output from piling up |
+//! | `tie.rs` | holm-init | stops the payload with its caller |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
 //! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs`, `system.rs` and `payload.rs` |
 //! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
@@ -39,6 +40,7 @@ mod reaper;
 mod record;
 mod rootfs;
 mod system;
+mod tie;
 mod user;
 mod wire;
 
@@ -80,6 +82,8 @@ pub struct LaunchPlan {
     pub stop_signal: Signal,
     /// Rows and columns of the terminal, if it gets one.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the caller's end asks it to stop, and how long that may take before it is killed, in µs.
+    pub stop_with_caller: Option<u64>,
 }
 
 /// The file descriptors that go with a [`LaunchPlan`].

@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitIdStatus;
@@ -19,6 +19,7 @@ use rustix::thread::UnshareFlags;
 use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
+use super::tie::{Due, Tie};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
 use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
@@ -71,6 +72,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
+    let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
@@ -107,7 +109,8 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let exit = wait_for_leader(&child, &signals, stop_signal, console.as_mut());
+    let watched = Watched { console: console.as_mut(), tie };
+    let exit = wait_for_leader(&child, &signals, stop_signal, watched);
     let exit = exit.map_err(|error| failed("Wait", &error))?;
     console.iter_mut().for_each(Console::drain);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
@@ -217,40 +220,62 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-fn wait_for_leader(
-    leader: &Child,
-    signals: &SignalFd,
-    stop_signal: Signal,
-    console: Option<&mut Console>,
-) -> io::Result<Exit> {
+fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal, watched: Watched<'_>) -> io::Result<Exit> {
     let ask = || {
         // It may have ended meanwhile: the wait sees that next.
         let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
     };
-    wait(leader, signals, ask, console)
+    wait(leader, signals, ask, watched)
 }
 
-/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and the console is looked after.
+/// What is looked after while a payload runs.
+#[derive(Debug, Default)]
+pub(super) struct Watched<'a> {
+    pub(super) console: Option<&'a mut Console>,
+    pub(super) tie: Option<Tie>,
+}
+
+fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
+    let Some((caller, usec)) = caller.zip(stop_timeout_usec) else { return Ok(None) };
+    Ok(Some(Tie::new(caller.try_clone()?, Duration::from_micros(usec))))
+}
+
+/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and when its caller is gone.
 pub(super) fn wait(
     child: &Child,
     signals: &SignalFd,
     asked_to_stop: impl Fn(),
-    mut console: Option<&mut Console>,
+    mut watched: Watched<'_>,
 ) -> io::Result<Exit> {
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
     loop {
         let mut events = vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        events.extend(console.as_deref().map(Console::awaited));
-        match rustix::event::poll(&mut events, None) {
+        let tied = watched.tie.as_ref().and_then(Tie::awaited).map(|caller| {
+            events.push(caller);
+            events.len() - 1
+        });
+        let console = watched.console.as_deref().map(|console| {
+            events.push(console.awaited());
+            events.len() - 1
+        });
+        let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
+        match rustix::event::poll(&mut events, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let came: Vec<_> = events.iter().map(|event| !event.revents().is_empty()).collect();
-        let (ended, signalled, spoken) = (came[0], came[1], came.get(2) == Some(&true));
+        let (ended, signalled) = (came[0], came[1]);
+        let has = |index: Option<usize>| index.is_some_and(|index| came[index]);
         drop(events);
-        if let (true, Some(console)) = (spoken, console.as_deref_mut()) {
+        if let (true, Some(console)) = (has(console), watched.console.as_deref_mut()) {
             console.go_on();
+        }
+        match watched.tie.as_mut().map(|tie| tie.go_on(has(tied), Instant::now())) {
+            Some(Due::Ask) => asked_to_stop(),
+            // It may have ended meanwhile: that is seen next.
+            Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),
+            Some(Due::Nothing) | None => {}
         }
         if ended {
             return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));

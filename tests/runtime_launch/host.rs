@@ -231,6 +231,7 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         mounts: Vec::new(),
         stop_signal: Signal::TERM,
         terminal_size: None,
+        stop_with_caller: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         mounts: Vec::new(),
         stop_signal: Signal::TERM,
         terminal_size: None,
+        stop_with_caller: None,
     }
 }
 
