@@ -1,6 +1,6 @@
 //! Dictionaries of options → requests of the engine. The table of keys is in `docs/dbus.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
@@ -9,7 +9,8 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, HealthRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions,
+    WantedBy, Who,
 };
 use crate::model::{
     BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode,
@@ -29,20 +30,28 @@ pub(super) fn create(name: &str, image: &str, options: Dictionary) -> Result<Cre
 }
 
 /// The arguments of `RunContainer`.
-pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(CreateRequest, RunIo)> {
+pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(CreateRequest, Start)> {
     let mut options = Options::new(options);
     let request = create_from(name, image, &mut options)?;
-    let io = io_from(&mut options)?;
+    let start = start_from(&mut options)?;
     options.finish()?;
-    Ok((request, io))
+    Ok((request, start))
+}
+
+/// What belongs to one run of a container.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) io: RunIo,
+    /// Whether it is on behalf of the caller's service, if the caller is one's: unless it was said, or nobody follows the run.
+    pub(super) for_caller: bool,
 }
 
 /// The options of `Start`.
-pub(super) fn start(options: Dictionary) -> Result<RunIo> {
+pub(super) fn start(options: Dictionary) -> Result<Start> {
     let mut options = Options::new(options);
-    let io = io_from(&mut options)?;
+    let start = start_from(&mut options)?;
     options.finish()?;
-    Ok(io)
+    Ok(start)
 }
 
 /// The options of `Stop` and `Restart`.
@@ -179,6 +188,16 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
     Ok(request)
 }
 
+fn start_from(options: &mut Options) -> Result<Start> {
+    let wanted_by = options.parse("WantedBy", wanted_by)?;
+    let mut io = io_from(options)?;
+    let for_caller = wanted_by.is_none() && io.monitor.is_some();
+    io.wanted_by = wanted_by.flatten();
+    io.passed = options.parse("Fds", |fds| passed(fds, is_fd_name))?.unwrap_or_default();
+    io.credentials = options.parse("Credentials", credentials)?.unwrap_or_default();
+    Ok(Start { io, for_caller })
+}
+
 fn io_from(options: &mut Options) -> Result<RunIo> {
     Ok(RunIo {
         stdio: [
@@ -188,6 +207,7 @@ fn io_from(options: &mut Options) -> Result<RunIo> {
         ],
         monitor: descriptor(options, "Monitor")?,
         terminal_size: options.parse("TerminalSize", terminal_size)?,
+        ..RunIo::default()
     })
 }
 
@@ -328,6 +348,53 @@ fn slice(text: String) -> Parsed<String> {
         Err(format!("'{}' is not the name of a slice such as 'holm-web.slice'", excerpt(&text)))
     }
 }
+
+/// A unit's name (systemd.unit(5)); the empty text is none.
+fn wanted_by(text: String) -> Parsed<Option<WantedBy>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let stem = text.rsplit_once('.').filter(|(_, kind)| UNITS.contains(kind)).map(|(stem, _)| stem);
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    match stem {
+        Some(stem) if !stem.is_empty() && text.len() <= 255 && stem.bytes().all(known) => {
+            Ok(Some(WantedBy { unit: text, slice: None }))
+        }
+        _ => Err(format!("'{}' is not the name of a unit such as 'web.service'", excerpt(&text))),
+    }
+}
+
+fn credentials(fds: Vec<(String, Fd<'static>)>) -> Parsed<Vec<Passed>> {
+    let credentials = passed(fds, is_file_name)?;
+    let mut known = HashSet::new();
+    match credentials.iter().find(|credential| !known.insert(&credential.name)) {
+        Some(twice) => Err(format!("'{}' is there twice", excerpt(&twice.name))),
+        None => Ok(credentials),
+    }
+}
+
+fn passed(fds: Vec<(String, Fd<'static>)>, is_name: fn(&str) -> bool) -> Parsed<Vec<Passed>> {
+    let one = |(name, fd): (String, Fd<'static>)| match is_name(&name) {
+        true => Ok(Passed { name, fd: OwnedFd::try_from(fd).map_err(|error| error.to_string())? }),
+        false => Err(format!("'{}' is not a name that is possible here", excerpt(&name))),
+    };
+    fds.into_iter().map(one).collect()
+}
+
+/// FileDescriptorName= of systemd.socket(5). Several may have one name.
+fn is_fd_name(name: &str) -> bool {
+    name.len() <= 255 && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
+}
+
+/// A credential is a file (systemd.exec(5), LoadCredential=).
+fn is_file_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+        && !matches!(name, "." | "..")
+}
+
+/// The kinds of unit that can want something which runs.
+const UNITS: [&str; 4] = ["service", "scope", "target", "socket"];
 
 fn labels(labels: HashMap<String, String>) -> Parsed<std::collections::BTreeMap<String, String>> {
     if labels.contains_key("") { Err("a label needs a name".into()) } else { Ok(labels.into_iter().collect()) }

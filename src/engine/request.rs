@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::model::{
     BindMount, Boot, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, LogRate,
-    NetworkMode, Ready, RestartPolicy, Signal, SnapshotName, Usec,
+    NetworkMode, Ready, RestartPolicy, Service, Signal, SnapshotName, Usec,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -93,17 +93,55 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf it runs, if there is one.
+    pub wanted_by: Option<WantedBy>,
+    /// Descriptors for the payload, as `LISTEN_FDS` with their names (sd_listen_fds(3)).
+    pub passed: Vec<Passed>,
+    /// Credentials for the payload: files that are read once, and written down nowhere.
+    pub credentials: Vec<Passed>,
+}
+
+/// A descriptor with its name.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its name.
+    pub name: String,
+    /// It.
+    pub fd: OwnedFd,
+}
+
+/// A unit that wants a run. systemd stops the run after the unit, and before the daemon. With a caller's socket the run ends
+/// with its caller too: closed, or shut down for writing, the socket asks for a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedBy {
+    /// Its name.
+    pub unit: String,
+    /// The slice that it is in, if that is known: it becomes that of a container which has none of its own.
+    pub slice: Option<String>,
+}
+
+impl From<Service> for WantedBy {
+    fn from(service: Service) -> Self {
+        Self { unit: service.unit, slice: Some(service.slice) }
+    }
 }
 
 impl RunIo {
     /// The same for one more run.
     pub(super) fn duplicate(&self) -> std::io::Result<Self> {
         let one = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let all = |passed: &[Passed]| {
+            let one = |passed: &Passed| Ok(Passed { name: passed.name.clone(), fd: passed.fd.try_clone()? });
+            passed.iter().map(one).collect::<std::io::Result<Vec<_>>>()
+        };
         let [input, output, error] = &self.stdio;
         Ok(Self {
             stdio: [one(input)?, one(output)?, one(error)?],
             monitor: one(&self.monitor)?,
             terminal_size: self.terminal_size,
+            wanted_by: self.wanted_by.clone(),
+            passed: all(&self.passed)?,
+            credentials: all(&self.credentials)?,
         })
     }
 }

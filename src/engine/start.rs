@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::cgroup::Cgroup;
 use super::error::EngineError;
-use super::request::RunIo;
+use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
@@ -41,7 +41,8 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, record.run));
+    let scope = make_scope(engine, spec, record.run, io.wanted_by.as_ref());
+    let (root, scope) = tokio::join!(mount_root(engine, spec), scope);
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -111,6 +112,7 @@ async fn make_scope(
     engine: &Arc<Inner>,
     spec: &ContainerSpec,
     run: u64,
+    wanted_by: Option<&WantedBy>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
@@ -119,11 +121,11 @@ async fn make_scope(
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
-        slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
+        slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
-        wanted_by: None,
+        wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
         log: UnitLog { fields: log_fields(spec, run), rate: spec.log_rate },
     };
     let scope = engine.scopes.start(&request).await?;
@@ -142,6 +144,11 @@ fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// A service has the limits of its slice for all that it runs.
+fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
+    spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
+}
+
 async fn hand_over(
     engine: &Arc<Inner>,
     record: &ContainerRecord,
@@ -155,13 +162,15 @@ async fn hand_over(
         warn!(container = %record.spec.name, op = "start", "nothing can be mounted into it from the host: {error}, ignoring");
     }
     let (mount, lease) = root.into_parts();
-    let plan = plan(record, io.terminal_size);
+    let plan = plan(record, &io);
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
         record_dir: engine.store.exit_directory(&record.spec.id)?,
         stdio: stdio(&record.spec, scope, io.stdio),
         client: io.monitor,
+        passed: io.passed.into_iter().map(|passed| passed.fd).collect(),
+        credentials: io.credentials.into_iter().map(|credential| credential.fd).collect(),
     };
     let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
@@ -209,7 +218,7 @@ async fn in_time(
     })
 }
 
-fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPlan {
+fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
     let spec = &record.spec;
     LaunchPlan {
         name: spec.name.clone(),
@@ -222,7 +231,10 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
         stop_signal: spec.stop.signal,
-        terminal_size,
+        terminal_size: io.terminal_size,
+        fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
+        credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
+        stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }
 

@@ -9,6 +9,7 @@ mod health;
 mod image;
 mod name;
 mod restart;
+mod service;
 mod signal;
 mod time;
 
@@ -24,5 +25,6 @@ pub use health::{Checked, Health, HealthAction, HealthCheck, HealthState};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};
 pub use restart::{RestartPolicy, RestartWhen};
+pub use service::Service;
 pub use signal::{Signal, SignalError};
 pub use time::{Usec, now_usec};

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitIdStatus;
@@ -20,6 +20,7 @@ use rustix::thread::UnshareFlags;
 use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
+use super::tie::{Due, Tie};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
 use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
@@ -72,6 +73,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
+    let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
@@ -79,8 +81,14 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
             setup.kept_blocked = boot.then_some(stop_signal);
-            let report = InitEnd::new(inits);
-            match setup.close_others(&report, None) {
+            (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
+            setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
+            let report = match setup.make_room(InitEnd::new(inits)) {
+                Ok(report) => report,
+                // It is told by what becomes of this process.
+                Err(_) => process::exit_now(1),
+            };
+            match setup.close_others(&report, None).and_then(|()| setup.place_passed()) {
                 Ok(()) => setup.run(&steps, Stopwatch::of(cloning), &report),
                 Err(error) => abandon(&report, "CloseOthers", &error),
             }
@@ -90,7 +98,8 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     // Whatever stays open here keeps the device busy, or a pipe from ending.
     let [input, output, errors] = fds.stdio;
     let output = output.filter(|_| boot);
-    drop((inits, fds.root, input, errors, plan.process, plan.mounts, steps));
+    drop((inits, fds.root, input, errors, fds.passed, fds.credentials));
+    drop((plan.process, plan.mounts, plan.fd_names, plan.credentials, steps));
     let client = ClientEnd::new(fds.client);
     let console = |executed: &mut Executed| match executed.terminal.take_if(|_| boot) {
         Some(master) => console_of(master, shown, &client, output).map(Some),
@@ -108,7 +117,8 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let ended = wait_for_leader(&child, &signals, stop_signal, console.as_mut());
+    let watched = Watched { console: console.as_mut(), tie };
+    let ended = wait_for_leader(&child, &signals, stop_signal, watched);
     let (exit, stop_asked) = ended.map_err(|error| failed("Wait", &error))?;
     console.iter_mut().for_each(Console::drain);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
@@ -218,12 +228,12 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-/// How the leader ended, and whether systemd had asked for that.
+/// How the leader ended, and whether systemd or the end of its caller had asked for that.
 fn wait_for_leader(
     leader: &Child,
     signals: &SignalFd,
     stop_signal: Signal,
-    console: Option<&mut Console>,
+    watched: Watched<'_>,
 ) -> io::Result<(Exit, bool)> {
     let asked = Cell::new(false);
     let ask = || {
@@ -231,31 +241,52 @@ fn wait_for_leader(
         // It may have ended meanwhile: the wait sees that next.
         let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
     };
-    let exit = wait(leader, signals, ask, console)?;
+    let exit = wait(leader, signals, ask, watched)?;
     Ok((exit, asked.get()))
 }
 
-/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and the console is looked after.
+/// What is looked after while a payload runs.
+#[derive(Debug, Default)]
+pub(super) struct Watched<'a> {
+    pub(super) console: Option<&'a mut Console>,
+    pub(super) tie: Option<Tie>,
+}
+
+fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
+    let Some((caller, usec)) = caller.zip(stop_timeout_usec) else { return Ok(None) };
+    Ok(Some(Tie::new(caller.try_clone()?, Duration::from_micros(usec))))
+}
+
+/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and when its caller is gone.
 pub(super) fn wait(
     child: &Child,
     signals: &SignalFd,
     asked_to_stop: impl Fn(),
-    mut console: Option<&mut Console>,
+    mut watched: Watched<'_>,
 ) -> io::Result<Exit> {
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
     loop {
         // No vector: the less code is run here, the less of it is in memory for as long as the payload lives.
         let nothing = || PollFd::new(&child.pidfd, PollFlags::empty());
-        let awaited = console.as_deref().map_or_else(nothing, Console::awaited);
-        let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), awaited];
-        match rustix::event::poll(&mut events, None) {
+        let console = watched.console.as_deref().map_or_else(nothing, Console::awaited);
+        let caller = watched.tie.as_ref().and_then(Tie::awaited).unwrap_or_else(nothing);
+        let mut events =
+            [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), console, caller];
+        let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
+        match rustix::event::poll(&mut events, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [ended, signalled, spoken] = events.map(|event| !event.revents().is_empty());
-        if let (true, Some(console)) = (spoken, console.as_deref_mut()) {
+        let [ended, signalled, spoken, tied] = events.map(|event| !event.revents().is_empty());
+        if let (true, Some(console)) = (spoken, watched.console.as_deref_mut()) {
             console.go_on();
+        }
+        match watched.tie.as_mut().map(|tie| tie.go_on(tied, Instant::now())) {
+            Some(Due::Ask) => asked_to_stop(),
+            // It may have ended meanwhile: that is seen next.
+            Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),
+            Some(Due::Nothing) | None => {}
         }
         if ended {
             return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));

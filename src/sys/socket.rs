@@ -9,8 +9,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Most descriptors one packet may carry here.
-pub const MAX_FDS: usize = 16;
+/// Most descriptors one packet may carry here: what a caller may send at once, and what goes along with it.
+pub const MAX_FDS: usize = 32;
 
 /// A connected pair of packet sockets, close-on-exec.
 pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -52,6 +52,11 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
 /// As [`receive`], but never waits: `EAGAIN` when there is no packet.
 pub fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     receive_with(socket, buffer, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
+}
+
+/// Says that nothing more will be sent from this side; what the other side sends still comes.
+pub fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Write)?)
 }
 
 fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> io::Result<(usize, Vec<OwnedFd>)> {

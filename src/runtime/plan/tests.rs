@@ -14,6 +14,9 @@ fn plan() -> LaunchPlan {
         mounts: vec![BindMount { source: "/srv".to_owned(), destination: "/data".to_owned(), read_only: true }],
         stop_signal: Signal::TERM,
         terminal_size: Some((24, 80)),
+        stop_with_caller: None,
+        fd_names: vec![],
+        credentials: vec![],
     }
 }
 

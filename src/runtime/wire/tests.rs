@@ -27,6 +27,9 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         mounts: Vec::new(),
         stop_signal: Signal::TERM,
         terminal_size: None,
+        stop_with_caller: None,
+        fd_names: vec![],
+        credentials: vec![],
     }
 }
 
@@ -46,6 +49,8 @@ fn fds() -> LaunchFds {
         record_dir: file("records"),
         stdio: [None, Some(file("out")), None],
         client: Some(file("client")),
+        passed: vec![],
+        credentials: vec![],
     }
 }
 
