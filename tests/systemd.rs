@@ -266,6 +266,7 @@ fn request_of(name: &str) -> ScopeRequest {
         slice: "holm.slice".to_owned(),
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
+        stop_by_monitor: false,
         wanted_by: None,
     }
 }

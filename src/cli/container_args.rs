@@ -75,6 +75,9 @@ pub(crate) struct ContainerArgs {
     /// Run the command as process 1
     #[arg(long, overrides_with = "init")]
     no_init: bool,
+    /// Whether the payload is the init of a whole system
+    #[arg(long, value_enum, value_name = "WHEN")]
+    systemd: Option<Systemd>,
     /// How long a stop may take before everything is killed
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     stop_timeout: Option<Usec>,
@@ -102,6 +105,17 @@ enum Network {
     None,
     /// The host's
     Host,
+}
+
+/// As people know it from other container tools.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Systemd {
+    /// If its command or its image says so
+    Auto,
+    /// Yes
+    Always,
+    /// No
+    Never,
 }
 
 impl ContainerArgs {
@@ -133,6 +147,11 @@ impl ContainerArgs {
             hostname: self.hostname,
             terminal: self.tty,
             init: if self.init { Some(true) } else { self.no_init.then_some(false) },
+            boot: self.systemd.map(|systemd| match systemd {
+                Systemd::Auto => "auto".into(),
+                Systemd::Always => "yes".into(),
+                Systemd::Never => "no".into(),
+            }),
             network: self.network.map(|network| match network {
                 Network::None => "none".into(),
                 Network::Host => "host".into(),

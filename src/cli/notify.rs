@@ -10,6 +10,11 @@ pub(crate) fn ready() {
     drop(send("READY=1"));
 }
 
+/// The container is asked to end.
+pub(crate) fn stopping() {
+    drop(send("STOPPING=1"));
+}
+
 fn send(state: &str) -> std::io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.as_bytes().strip_prefix(b"@") {

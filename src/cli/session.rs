@@ -16,7 +16,8 @@ use super::notify;
 use super::output;
 use super::terminal::{self, Terminal};
 use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
-use crate::model::Exit;
+use crate::model::{Exit, Service};
+use crate::sys::{proc, signal};
 
 /// What of the caller's the payload gets.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,8 @@ pub(crate) struct Start<'a> {
 pub(crate) enum Ending {
     /// The payload ended.
     Exited(Exit),
+    /// The payload ended, after our service was asked to.
+    Stopped(Exit),
     /// The user went; the payload goes on.
     Detached,
     /// The payload's monitor, or its terminal, is closed and nobody said how it ended.
@@ -62,20 +65,33 @@ pub(crate) struct Session {
     forwarded: Forwarded,
     interactive: bool,
     terminal: Option<Terminal>,
+    /// The stop that a service manager asks us for is the payload's.
+    of_service: bool,
+    stopping: bool,
 }
 
 impl Session {
     /// Before the request: what goes along with it. Signals are caught from now on.
     pub(crate) fn prepare(streams: Streams) -> Result<(Self, Io), CliError> {
-        let forwarded = Forwarded::catch()?;
         let (monitor, theirs) = Monitor::pair()?;
         let io = Io { monitor: Some(theirs), ..streams.io()? };
-        Ok((Self { monitor: Some(monitor), forwarded, interactive: streams.interactive, terminal: None }, io))
+        Ok((Self { monitor: Some(monitor), ..Self::new(streams.interactive)? }, io))
+    }
+
+    /// As [`prepare`](Self::prepare), for a run: when we belong to a service, its stop is the payload's.
+    pub(crate) fn prepare_run(streams: Streams) -> Result<(Self, Io), CliError> {
+        let (session, io) = Self::prepare(streams)?;
+        Ok((Self { of_service: in_service(), ..session }, io))
+    }
+
+    fn new(interactive: bool) -> Result<Self, CliError> {
+        let forwarded = Forwarded::catch()?;
+        Ok(Self { monitor: None, forwarded, interactive, terminal: None, of_service: false, stopping: false })
     }
 
     /// For a terminal that is there already; its end is that of the terminal.
     pub(crate) fn of_terminal(master: OwnedFd) -> Result<Self, CliError> {
-        let mut session = Self { monitor: None, forwarded: Forwarded::catch()?, interactive: true, terminal: None };
+        let mut session = Self::new(true)?;
         session.connect(master)?;
         Ok(session)
     }
@@ -103,7 +119,7 @@ impl Session {
                         }
                         self.finish().await;
                         hint(end.exit, end.oom_kills);
-                        return Ok(Ending::Exited(end.exit));
+                        return Ok(if self.stopping { Ending::Stopped(end.exit) } else { Ending::Exited(end.exit) });
                     }
                     MonitorEvent::Closed => {
                         self.finish().await;
@@ -120,6 +136,7 @@ impl Session {
                     libc::SIGWINCH => self.terminal.iter().for_each(Terminal::resize),
                     // Our terminal is gone, and the user with it.
                     libc::SIGHUP if self.terminal.is_some() => return Ok(Ending::Detached),
+                    libc::SIGTERM if self.of_service => self.stop()?,
                     signal if start.is_some() => early.push(signal),
                     signal => payload.kill(signal),
                 },
@@ -128,12 +145,41 @@ impl Session {
         }
     }
 
+    /// By the container's signal and with its timeout, whether holmd answers or not.
+    fn stop(&mut self) -> Result<(), CliError> {
+        notify::stopping();
+        self.stopping = true;
+        Ok(self.monitor.as_ref().map_or(Ok(()), Monitor::ask_to_stop)?)
+    }
+
     async fn finish(&mut self) {
         if let Some(terminal) = self.terminal.take() {
             terminal.finish().await;
         }
     }
 }
+
+/// Whether we run in a service of the system's, as the daemon sees it too.
+fn in_service() -> bool {
+    let group = || proc::control_group(std::process::id()).ok();
+    rustix::process::geteuid().is_root()
+        && group().is_some_and(|path| path.to_str().and_then(Service::of_control_group).is_some())
+}
+
+/// The status after a stop. A payload that was ended by the signal it was asked with has done as it was told: for a service
+/// manager that is so when we end by it too (systemd.service(5), SuccessExitStatus=).
+pub(crate) fn end_like(exit: Exit) -> Status {
+    if let Exit::Signal { number, .. } = exit
+        && CLEAN.contains(&i32::from(number))
+    {
+        // If it does not end us, the status says the same.
+        let _ = signal::end_by(i32::from(number));
+    }
+    exit.into()
+}
+
+/// The signals that are a good end for systemd.
+const CLEAN: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE];
 
 async fn next_event(monitor: Option<&Monitor>) -> Result<MonitorEvent, CliError> {
     match monitor {

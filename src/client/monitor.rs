@@ -49,6 +49,13 @@ impl Monitor {
         Ok((Self { socket }, theirs))
     }
 
+    /// Asks for a stop, in the way that needs nobody but the monitor: the run must be on behalf of a unit (`WantedBy`). Its end
+    /// is told as ever.
+    pub fn ask_to_stop(&self) -> Result<(), ClientError> {
+        let action = "ask the container's monitor for a stop";
+        socket::shut_down(self.socket.as_fd()).map_err(|source| ClientError::Io { action, source })
+    }
+
     /// The next event. Messages of a later version of the monitor, which we cannot read, are skipped. May be cancelled.
     pub async fn next(&self) -> Result<MonitorEvent, ClientError> {
         loop {

@@ -29,6 +29,8 @@ pub struct CreateOptions {
     pub terminal: bool,
     /// Whether a small init is PID 1.
     pub init: Option<bool>,
+    /// `auto`, `yes` or `no`: whether the payload is the init of a whole system.
+    pub boot: Option<String>,
     /// `none` or `host`.
     pub network: Option<String>,
     /// Read-only root.
@@ -73,6 +75,7 @@ impl CreateOptions {
         dict.some("Hostname", self.hostname);
         dict.flag("Terminal", self.terminal);
         dict.some("Init", self.init);
+        dict.some("Boot", self.boot);
         dict.some("Network", self.network);
         dict.flag("ReadOnly", self.read_only);
         dict.list("BindMounts", self.mounts.into_iter().map(|m| (m.source, m.destination, m.read_only)).collect());

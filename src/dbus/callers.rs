@@ -10,7 +10,8 @@ use zbus::{Connection, MatchRule, MessageStream, fdo};
 
 use super::error::{Error, Result};
 use crate::engine::ProcessId;
-use crate::model::ErrorCode;
+use crate::model::{ErrorCode, Service};
+use crate::sys::proc;
 
 /// What is known of one connection.
 #[derive(Debug, Default)]
@@ -75,6 +76,20 @@ impl Callers {
         pid.map_err(|error| {
             Error::new(ErrorCode::NotAuthorized, format!("the bus does not say which process '{sender}' is: {error}"))
         })
+    }
+
+    /// The service that a connection's process belongs to, if it is root's and of a service.
+    pub(super) async fn service(&self, sender: &UniqueName<'_>) -> Result<Option<Service>> {
+        if self.uid(sender).await? != 0 {
+            return Ok(None);
+        }
+        let pid = self.pid(sender).await?;
+        let group = proc::control_group(pid);
+        // Asked again: a connection that is still there is one whose process had the number all the time.
+        if self.pid(sender).await? != pid {
+            return Ok(None);
+        }
+        Ok(group.ok().and_then(|path| Service::of_control_group(path.to_str()?)))
     }
 
     /// Ties a process to a connection whose [`uid`](Self::uid) was asked before. `false` if it has left the bus since.

@@ -78,8 +78,9 @@ impl Container {
     /// Starts the container. The options are those of one run.
     #[zbus(out_args("job"))]
     async fn start(&self, options: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<Path> {
-        let io = requests::start(options)?;
+        let start = requests::start(options)?;
         let room = self.manage(&header, "start").await?;
+        let io = room.run_io(start, &header).await?;
         let job = room.engine.start(&self.name, io)?;
         Ok(room.job(job).await)
     }

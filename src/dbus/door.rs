@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{mpsc, oneshot};
 use zbus::message::Header;
 
-use super::auth::{Auth, Wish};
+use super::auth::{Auth, Wish, sender};
 use super::callers::Callers;
 use super::error::{Error, Result};
 use super::paths::{self, Path};
+use super::requests::Start;
 use super::table::Table;
-use crate::engine::{Engine, JobId};
+use crate::engine::{Engine, JobId, RunIo, WantedBy};
 
 /// A request to say when everything that has happened so far is on the bus.
 pub(super) type Settle = oneshot::Sender<()>;
@@ -34,6 +35,15 @@ impl Room {
         if self.settle.send(done).is_ok() {
             let _ = settled.await;
         }
+    }
+
+    /// What belongs to a run, with the service that it is on behalf of, if it is.
+    pub(super) async fn run_io(&self, start: Start, header: &Header<'_>) -> Result<RunIo> {
+        let mut io = start.io;
+        if start.for_caller {
+            io.wanted_by = self.callers.service(sender(header)?).await?.map(WantedBy::from);
+        }
+        Ok(io)
     }
 
     /// The path of a job that was just begun.

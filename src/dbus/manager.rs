@@ -72,9 +72,10 @@ impl Manager {
         options: Dictionary,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(Path, Path)> {
-        let (request, io) = requests::run(name, image, options)?;
+        let (request, start) = requests::run(name, image, options)?;
         let wish = Wish::new(Action::ManageContainers, "run").container(name).image(image);
         let room = self.door.authorize(&header, wish).await?;
+        let io = room.run_io(start, &header).await?;
         let (view, job) = room.engine.run(request, io).await?;
         Ok((paths::container(view.name()), room.job(job).await))
     }

@@ -9,10 +9,10 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who,
+    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
 };
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -28,20 +28,28 @@ pub(super) fn create(name: &str, image: &str, options: Dictionary) -> Result<Cre
 }
 
 /// The arguments of `RunContainer`.
-pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(CreateRequest, RunIo)> {
+pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(CreateRequest, Start)> {
     let mut options = Options::new(options);
     let request = create_from(name, image, &mut options)?;
-    let io = io_from(&mut options)?;
+    let start = start_from(&mut options)?;
     options.finish()?;
-    Ok((request, io))
+    Ok((request, start))
+}
+
+/// What belongs to one run of a container.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) io: RunIo,
+    /// Whether it is on behalf of the caller's service, if the caller is one's: unless it was said, or nobody follows the run.
+    pub(super) for_caller: bool,
 }
 
 /// The options of `Start`.
-pub(super) fn start(options: Dictionary) -> Result<RunIo> {
+pub(super) fn start(options: Dictionary) -> Result<Start> {
     let mut options = Options::new(options);
-    let io = io_from(&mut options)?;
+    let start = start_from(&mut options)?;
     options.finish()?;
-    Ok(io)
+    Ok(start)
 }
 
 /// The options of `Stop` and `Restart`.
@@ -156,6 +164,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         hostname: options.parse("Hostname", hostname)?,
         terminal: options.flag("Terminal")?,
         init: options.flag("Init")?,
+        boot: options.parse("Boot", boot)?.unwrap_or_default(),
         network: options.parse("Network", network)?,
         read_only: options.flag("ReadOnly")?,
         mounts: options.parse("BindMounts", bind_mounts)?.unwrap_or_default(),
@@ -173,6 +182,14 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
     Ok(request)
 }
 
+fn start_from(options: &mut Options) -> Result<Start> {
+    let wanted_by = options.parse("WantedBy", wanted_by)?;
+    let mut io = io_from(options)?;
+    let for_caller = wanted_by.is_none() && io.monitor.is_some();
+    io.wanted_by = wanted_by.flatten();
+    Ok(Start { io, for_caller })
+}
+
 fn io_from(options: &mut Options) -> Result<RunIo> {
     Ok(RunIo {
         stdio: [
@@ -182,6 +199,7 @@ fn io_from(options: &mut Options) -> Result<RunIo> {
         ],
         monitor: descriptor(options, "Monitor")?,
         terminal_size: options.parse("TerminalSize", terminal_size)?,
+        ..RunIo::default()
     })
 }
 
@@ -236,6 +254,15 @@ fn network(word: String) -> Parsed<NetworkMode> {
     }
 }
 
+fn boot(word: String) -> Parsed<Boot> {
+    match word.as_str() {
+        "auto" => Ok(Boot::Auto),
+        "yes" => Ok(Boot::Yes),
+        "no" => Ok(Boot::No),
+        other => Err(format!("'{}' is none of 'auto', 'yes' and 'no'", excerpt(other))),
+    }
+}
+
 /// `user`, `uid`, `user:group` or `uid:gid`; whether they exist only the container knows.
 fn user(text: String) -> Parsed<String> {
     let word = |word: &str| !word.is_empty() && word.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '/');
@@ -273,6 +300,24 @@ fn slice(text: String) -> Parsed<String> {
         Err(format!("'{}' is not the name of a slice such as 'holm-web.slice'", excerpt(&text)))
     }
 }
+
+/// A unit's name (systemd.unit(5)); the empty text is none.
+fn wanted_by(text: String) -> Parsed<Option<WantedBy>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let stem = text.rsplit_once('.').filter(|(_, kind)| UNITS.contains(kind)).map(|(stem, _)| stem);
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    match stem {
+        Some(stem) if !stem.is_empty() && text.len() <= 255 && stem.bytes().all(known) => {
+            Ok(Some(WantedBy { unit: text, slice: None }))
+        }
+        _ => Err(format!("'{}' is not the name of a unit such as 'web.service'", excerpt(&text))),
+    }
+}
+
+/// The kinds of unit that can want something which runs.
+const UNITS: [&str; 4] = ["service", "scope", "target", "socket"];
 
 fn labels(labels: HashMap<String, String>) -> Parsed<std::collections::BTreeMap<String, String>> {
     if labels.contains_key("") { Err("a label needs a name".into()) } else { Ok(labels.into_iter().collect()) }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::boot;
 use super::error::EngineError;
 use super::request::CreateRequest;
 use crate::model::{
-    BindMount, ContainerId, ContainerName, ContainerSpec, ImageConfig, ImageInfo, Limits, NetworkMode, Process,
+    BindMount, ContainerId, ContainerName, ContainerSpec, ImageConfig, ImageInfo, Limits, NetworkMode, Process, Signal,
     StopPolicy,
 };
 
@@ -29,7 +30,13 @@ pub(super) fn define(
         Some(name) => name.clone(),
         None => generated_name(image, &id)?,
     };
-    let process = process(&request, &image.config)?;
+    let mut process = process(&request, &image.config)?;
+    let boot = boot::wanted(request.boot, &process, &image.config)?;
+    let network = request.network.unwrap_or(NetworkMode::None);
+    if boot {
+        boot::adapt(&mut process, network, request.no_new_privileges);
+    }
+    let stop = stop_policy(&request, &image.config, boot, defaults);
     request.hostname.as_deref().map_or(Ok(()), check_hostname)?;
     request.slice.as_deref().map_or(Ok(()), check_slice)?;
     request.mounts.iter().try_for_each(check_mount)?;
@@ -39,20 +46,30 @@ pub(super) fn define(
         id,
         image: image.name.clone(),
         process,
+        boot,
         hostname: request.hostname,
-        network: request.network.unwrap_or(NetworkMode::None),
+        network,
         read_only: request.read_only,
         mounts: request.mounts,
         limits: Limits { pids: request.limits.pids.or(defaults.pids_limit), ..request.limits },
         size: request.size,
         slice: request.slice,
-        stop: StopPolicy {
-            signal: request.stop_signal.or(image.config.stop_signal).unwrap_or(StopPolicy::default().signal),
-            timeout_usec: request.stop_timeout_usec.unwrap_or(defaults.stop_timeout_usec),
-        },
+        stop,
         lifetime: request.lifetime,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
+}
+
+/// A whole system is asked and given time as systemd does it for its own units (DefaultTimeoutStopSec=).
+fn stop_policy(request: &CreateRequest, image: &ImageConfig, boot: bool, defaults: &Defaults) -> StopPolicy {
+    let (signal, timeout_usec) = match boot {
+        true => (Signal::HALT, defaults.stop_timeout_usec.max(boot::STOP_TIMEOUT_USEC)),
+        false => (StopPolicy::default().signal, defaults.stop_timeout_usec),
+    };
+    StopPolicy {
+        signal: request.stop_signal.or(image.stop_signal).unwrap_or(signal),
+        timeout_usec: request.stop_timeout_usec.unwrap_or(timeout_usec),
+    }
 }
 
 fn process(request: &CreateRequest, image: &ImageConfig) -> Result<Process, EngineError> {
@@ -188,7 +205,7 @@ pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn invalid(message: &str) -> EngineError {
+pub(super) fn invalid(message: &str) -> EngineError {
     EngineError::InvalidConfig(message.to_owned())
 }
 

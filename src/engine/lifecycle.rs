@@ -66,6 +66,8 @@ pub(super) enum Event {
     Deadline,
     /// The run is over.
     Ended,
+    /// The run is over: it was a system that asked to be rebooted.
+    Rebooted,
     /// Freeze it.
     Freeze,
     /// Thaw it.
@@ -151,10 +153,17 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
         }
         (Resting | Starting | Running | Frozen | Stopping { forced: true, .. }, Event::Deadline) => Ok((state, &[])),
 
-        (Running | Frozen | Stopping { next: Next::Rest, .. }, Event::Ended) => Ok(end(lifetime)),
-        (Stopping { next: Next::Start, .. }, Event::Ended) => Ok((Starting, &[Action::RecordEnd, Action::Launch])),
-        (Stopping { next: Next::Remove, .. }, Event::Ended) => Ok((Gone, &[Action::RecordEnd, Action::Delete])),
-        (Resting | Starting, Event::Ended) => Ok((state, &[])),
+        (Running | Frozen, Event::Rebooted) => Ok((Starting, &[Action::RecordEnd, Action::Launch])),
+        (Running | Frozen, Event::Ended) => Ok(end(lifetime)),
+        // What was asked for from outside comes before what a system wants for itself.
+        (Stopping { next: Next::Rest, .. }, Event::Ended | Event::Rebooted) => Ok(end(lifetime)),
+        (Stopping { next: Next::Start, .. }, Event::Ended | Event::Rebooted) => {
+            Ok((Starting, &[Action::RecordEnd, Action::Launch]))
+        }
+        (Stopping { next: Next::Remove, .. }, Event::Ended | Event::Rebooted) => {
+            Ok((Gone, &[Action::RecordEnd, Action::Delete]))
+        }
+        (Resting | Starting, Event::Ended | Event::Rebooted) => Ok((state, &[])),
 
         (Running, Event::Freeze) => Ok((Frozen, &[Action::Freeze])),
         (Frozen, Event::Thaw) => Ok((Running, &[Action::Thaw])),
@@ -276,6 +285,16 @@ mod tests {
     }
 
     #[test]
+    fn a_system_that_reboots_starts_again_unless_it_is_being_stopped() {
+        for lifetime in [Lifetime::Kept, Lifetime::OneRun] {
+            let (state, actions) = run_with(lifetime, &[Event::Start, Event::Launched, Event::Rebooted]);
+            assert_eq!(state, State::Starting);
+            assert_eq!(actions, [Action::Launch, Action::RecordEnd, Action::Launch]);
+        }
+        assert_eq!(run(&[Event::Start, Event::Launched, Event::Stop, Event::Rebooted]).0, State::Resting);
+    }
+
+    #[test]
     fn a_stop_takes_a_pending_restart_back() {
         let (state, _) = run(&[Event::Start, Event::Launched, Event::Restart, Event::Stop, Event::Ended]);
         assert_eq!(state, State::Resting);
@@ -310,6 +329,7 @@ mod tests {
             Just(Event::Restart),
             Just(Event::Deadline),
             Just(Event::Ended),
+            Just(Event::Rebooted),
             Just(Event::Freeze),
             Just(Event::Thaw),
             Just(Event::Held),
@@ -328,7 +348,7 @@ mod tests {
             let mut payload = false;
             for event in events {
                 // The run's end is an event of the world: it comes only while there is a payload.
-                if event == Event::Ended && !payload { continue; }
+                if matches!(event, Event::Ended | Event::Rebooted) && !payload { continue; }
                 let Ok((next, actions)) = step(state, event, lifetime) else { continue };
                 state = next;
                 for action in actions {

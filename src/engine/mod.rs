@@ -5,6 +5,7 @@
 //! | `lifecycle.rs` | state + event → state + actions, pure |
 //! | `container/` | one container: its record, its state, its queue of requests |
 //! | `create.rs` | request + image → definition, pure |
+//! | `boot.rs` | whether the payload is the init of a whole system, and what that means, pure |
 //! | `start.rs` | the start path, in order |
 //! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
@@ -22,6 +23,7 @@
 //! | `events.rs` | what changed, for whoever listens |
 //! | `error.rs` | every failure, with its code |
 
+mod boot;
 mod cgroup;
 mod container;
 mod create;
@@ -49,7 +51,9 @@ mod view;
 pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, TrimView};
 pub use error::EngineError;
 pub use exec::Executed;
-pub use request::{CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, Who};
+pub use request::{
+    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+};
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
 

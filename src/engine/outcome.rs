@@ -84,6 +84,7 @@ mod tests {
             version: ExitRecord::VERSION,
             run: 3,
             exit,
+            reboot: false,
             exited_usec: 5,
             oom_kills,
             figures: Default::default(),

@@ -17,11 +17,13 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::container::Container;
+use super::container::{Container, Request};
 use super::error::EngineError;
 use super::outcome::{belongs, in_words, last_run};
+use super::request::RunIo;
 use super::run::{Run, open_process};
 use super::table::snapshot_device;
+use super::view::JobKind;
 use super::{Inner, container_device};
 use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
@@ -71,11 +73,27 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
             None
         }
     };
-    if running.is_none() && record.spec.lifetime == Lifetime::OneRun && record.run > 0 {
+    let rested = running.is_none();
+    let reboots = rested && run.is_some_and(|run| !run.stopping) && exit.is_some_and(|exit| exit.reboot);
+    if rested {
+        engine.machines.hide(&name, &record.spec.id);
+    }
+    if rested && !reboots && record.spec.lifetime == Lifetime::OneRun && record.run > 0 {
         engine.remove_leftover(&record);
         return Ok(());
     }
-    engine.insert(&name, Container::adopt(engine, record, running));
+    let container = Container::adopt(engine, record, running);
+    engine.insert(&name, Arc::clone(&container));
+    if reboots {
+        // It waits by itself until the daemon is ready: the scope is ordered after it.
+        info!(container = %name, op = "reconcile", "Container {name} asked to be rebooted while no daemon ran.");
+        let job = engine.jobs.begin(JobKind::Start, name.as_str());
+        let gone = engine.machines.see_off(&name);
+        tokio::spawn(async move {
+            gone.await;
+            container.ask(Request::Start { io: RunIo::default(), job });
+        });
+    }
     Ok(())
 }
 

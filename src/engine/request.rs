@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Service, Signal,
+    SnapshotName,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -30,6 +31,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Whether our small init is PID 1.
     pub init: bool,
+    /// Whether the payload is the init of a whole system.
+    pub boot: Boot,
     /// Network.
     pub network: Option<NetworkMode>,
     /// Whether the root is read-only.
@@ -65,6 +68,38 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf it runs, if there is one.
+    pub wanted_by: Option<WantedBy>,
+}
+
+/// A unit that wants a run. systemd stops the run after the unit, and before the daemon. With a caller's socket the run ends
+/// with its caller too: closed, or shut down for writing, the socket asks for a stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedBy {
+    /// Its name.
+    pub unit: String,
+    /// The slice that it is in, if that is known: it becomes that of a container which has none of its own.
+    pub slice: Option<String>,
+}
+
+impl From<Service> for WantedBy {
+    fn from(service: Service) -> Self {
+        Self { unit: service.unit, slice: Some(service.slice) }
+    }
+}
+
+impl RunIo {
+    /// The same for one more run.
+    pub(super) fn duplicate(&self) -> std::io::Result<Self> {
+        let one = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let [input, output, error] = &self.stdio;
+        Ok(Self {
+            stdio: [one(input)?, one(output)?, one(error)?],
+            monitor: one(&self.monitor)?,
+            terminal_size: self.terminal_size,
+            wanted_by: self.wanted_by.clone(),
+        })
+    }
 }
 
 /// A container to make of another.

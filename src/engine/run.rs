@@ -71,7 +71,15 @@ impl Run {
     pub(super) fn told(&self) -> Option<ExitRecord> {
         let (exit, oom_kills) = self.keeper.as_ref()?.ended()?;
         let (version, run) = (ExitRecord::VERSION, self.record.run);
-        Some(ExitRecord { version, run, exit, exited_usec: now_usec(), oom_kills, figures: Default::default() })
+        Some(ExitRecord {
+            version,
+            run,
+            exit,
+            reboot: false,
+            exited_usec: now_usec(),
+            oom_kills,
+            figures: Default::default(),
+        })
     }
 
     /// With the monitor gone: whether the payload runs on, and if so, watches its leader from now on.

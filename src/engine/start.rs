@@ -10,7 +10,7 @@
 //! by its lease.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use tracing::{debug, warn};
 
 use super::cgroup::Cgroup;
 use super::error::EngineError;
-use super::request::RunIo;
+use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
-use crate::model::ContainerSpec;
+use crate::model::{ContainerSpec, ExitRecord, MonitorMessage};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, socket};
 use crate::systemd::journal::{self, Priority};
 use crate::systemd::{Scope, ScopeRequest, scope_name};
 
@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, io.wanted_by.as_ref()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -78,7 +78,20 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         table::keep_terminal(spec, terminal);
     }
     engine.register_machine(spec, run.record.leader);
+    if spec.boot
+        && let Err(error) = engine.machines.show(&spec.name, &spec.id, run.record.leader)
+    {
+        warn!(container = %spec.name, op = "start", "its journal or its sockets are not shown on the host: {error}, ignoring");
+    }
     Ok(run)
+}
+
+/// Says how a run ended on the socket of its caller, in place of the monitor. A caller that is gone or stuck is told nothing.
+pub(super) fn tell_end(caller: &OwnedFd, end: &ExitRecord) {
+    let message = MonitorMessage::Exited { exit: end.exit, oom_kills: end.oom_kills };
+    if let Ok(text) = serde_json::to_vec(&message) {
+        let _ = socket::send_now(caller.as_fd(), &text, &[]);
+    }
 }
 
 async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(MountedDevice, Steps), EngineError> {
@@ -91,7 +104,11 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+async fn make_scope(
+    engine: &Arc<Inner>,
+    spec: &ContainerSpec,
+    wanted_by: Option<&WantedBy>,
+) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -99,14 +116,20 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         unit: scope_name(&spec.name),
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
-        slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
+        slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
-        wanted_by: None,
+        stop_by_monitor: spec.boot,
+        wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
     Ok((monitor, scope, steps))
+}
+
+/// A service has the limits of its slice for all that it runs.
+fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
+    spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
 }
 
 async fn hand_over(
@@ -118,8 +141,11 @@ async fn hand_over(
     scope: &Scope,
     mut run: RunRecord,
 ) -> Result<(Run, Timings), EngineError> {
+    if let Err(error) = engine.machines.prepare(&record.spec.name) {
+        warn!(container = %record.spec.name, op = "start", "nothing can be mounted into it from the host: {error}, ignoring");
+    }
     let (mount, lease) = root.into_parts();
-    let plan = plan(record, io.terminal_size);
+    let plan = plan(record, &io);
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
@@ -173,7 +199,7 @@ async fn in_time(
     })
 }
 
-fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPlan {
+fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
     let spec = &record.spec;
     LaunchPlan {
         name: spec.name.clone(),
@@ -181,11 +207,13 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         run: record.run,
         hostname: spec.hostname.clone().unwrap_or_else(|| spec.name.to_string()),
         process: spec.process.clone(),
+        boot: spec.boot,
         network: spec.network,
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
         stop_signal: spec.stop.signal,
-        terminal_size,
+        terminal_size: io.terminal_size,
+        stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }
 
@@ -199,9 +227,9 @@ fn open_cgroup(scope: &Scope) -> Result<OwnedFd, EngineError> {
 }
 
 /// What the caller passed goes to the payload unchanged; what it did not pass is the journal's for output, and
-/// nothing for input. A terminal replaces all three. Without a journal the container is as good, but for its log.
+/// nothing for input. A terminal replaces all three; that of a system is emptied into the output when nobody shows it. Without a journal the container is as good, but for its log.
 fn stdio(spec: &ContainerSpec, scope: &Scope, [input, output, error]: [Option<OwnedFd>; 3]) -> [Option<OwnedFd>; 3] {
-    if spec.process.terminal {
+    if spec.process.terminal && !spec.boot {
         return [None, None, None];
     }
     let journal = |priority| match journal::stream(spec.name.as_str(), &scope.unit, priority) {
@@ -211,5 +239,7 @@ fn stdio(spec: &ContainerSpec, scope: &Scope, [input, output, error]: [Option<Ow
             None
         }
     };
-    [input, output.or_else(|| journal(Priority::Info)), error.or_else(|| journal(Priority::Error))]
+    let output = output.or_else(|| journal(Priority::Info));
+    // A system has a console, and one place for what it says there.
+    if spec.boot { [None, output, None] } else { [input, output, error.or_else(|| journal(Priority::Error))] }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::container::Container;
@@ -275,9 +276,9 @@ impl Inner {
         });
     }
 
-    /// Takes a container's machine off machined's list, without waiting for it.
-    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) {
-        tokio::spawn(self.machines.unregister(name));
+    /// Takes a container's machine off machined's list, without waiting for it. The next run has to: see [`Machines::see_off`].
+    pub(super) fn unregister_machine(self: &Arc<Self>, name: &ContainerName) -> JoinHandle<()> {
+        tokio::spawn(self.machines.unregister(name))
     }
 
     /// The terminal that an earlier daemon kept for the container.

@@ -61,6 +61,9 @@ pub struct ContainerSpec {
     pub image: ImageName,
     /// The payload's first process.
     pub process: Process,
+    /// Whether that is the init of a whole system, such as systemd. Absent in records of older versions.
+    #[serde(default)]
+    pub boot: bool,
     /// Host name inside; the container's name when absent.
     pub hostname: Option<String>,
     /// Its network.
@@ -102,6 +105,18 @@ pub struct Process {
     pub capabilities: Capabilities,
     /// Whether set-user-id programs and file capabilities gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
+}
+
+/// What a caller says of the payload: whether it is the init of a whole system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Boot {
+    /// It is if it looks like one.
+    #[default]
+    Auto,
+    /// It is.
+    Yes,
+    /// It is not, whatever it looks like.
+    No,
 }
 
 /// Changes to the default capability set, as `CAP_…` names without the prefix, upper case.

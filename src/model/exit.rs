@@ -64,6 +64,9 @@ pub struct ExitRecord {
     pub run: u64,
     /// How the leader ended.
     pub exit: Exit,
+    /// Whether the leader was the init of a system that asked to be rebooted. Absent in records of older versions.
+    #[serde(default)]
+    pub reboot: bool,
     /// When, µs since the epoch.
     pub exited_usec: Usec,
     /// Processes killed by the kernel for lack of memory during this run (memory.events `oom_kill`).

@@ -25,6 +25,8 @@ impl Signal {
     pub const TERM: Self = Self(libc::SIGTERM);
     /// SIGKILL.
     pub const KILL: Self = Self(libc::SIGKILL);
+    /// What makes systemd as an init stop its system in order (systemd(1), "Signals").
+    pub const HALT: Self = Self(RTMIN + 3);
 
     /// Takes a number from 1 to 64.
     pub fn from_number(number: i32) -> Result<Self, SignalError> {

@@ -300,6 +300,7 @@ mod tests {
                     capabilities: Capabilities::default(),
                     no_new_privileges: true,
                 },
+                boot: false,
                 hostname: None,
                 network: NetworkMode::None,
                 read_only: false,

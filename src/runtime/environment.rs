@@ -9,8 +9,8 @@ pub(super) struct Facts<'a> {
     pub(super) hostname: &'a str,
     /// The user's home directory.
     pub(super) home: &'a str,
-    /// Whether there is a terminal.
-    pub(super) terminal: bool,
+    /// What kind of terminal there is, if there is one.
+    pub(super) terminal: Option<&'a str>,
     /// The host's os-release (C4).
     pub(super) host_release: &'a str,
 }
@@ -47,7 +47,7 @@ fn defaults(facts: Facts<'_>) -> Vec<String> {
         "container=holm".to_owned(),
     ];
     environment.extend(facts.uuid.map(|uuid| format!("container_uuid={uuid}")));
-    environment.extend(facts.terminal.then(|| "TERM=xterm".to_owned()));
+    environment.extend(facts.terminal.map(|terminal| format!("TERM={terminal}")));
     for (key, name) in HOST_FACTS {
         environment.extend(release_value(facts.host_release, key).map(|value| format!("{name}={value}")));
     }
@@ -77,7 +77,7 @@ mod tests {
         uuid: Some("0123456789abcdef0123456789abcdef"),
         hostname: "web",
         home: "/root",
-        terminal: false,
+        terminal: None,
         host_release: "NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID=\"12\"\nVARIANT_ID=''\n",
     };
 
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_given_wins_and_comes_once() {
         let given = ["HOME=/srv".to_owned(), "A=1".to_owned(), "A=2=3".to_owned(), "E=".to_owned()];
-        let environment = build(Facts { terminal: true, ..FACTS }, &given).unwrap();
+        let environment = build(Facts { terminal: Some("xterm"), ..FACTS }, &given).unwrap();
         assert_eq!(value(&environment, "HOME"), Some("/srv"));
         assert_eq!(value(&environment, "A"), Some("2=3"));
         assert_eq!(value(&environment, "E"), Some(""));

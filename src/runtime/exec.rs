@@ -11,7 +11,7 @@ use rustix::thread::UnshareFlags;
 
 use super::cgroups::ExecCgroup;
 use super::init::{Setup, Stopwatch};
-use super::monitor::{Protection, abandon, announce, failed, outcome, stop_signals, wait};
+use super::monitor::{Protection, Watched, abandon, announce, failed, outcome, stop_signals, wait};
 use super::plan::{self, Step};
 use super::wire::{ClientEnd, Failure, InitEnd, InitSide, MonitorEnd};
 use super::{ExecFds, ExecPlan};
@@ -49,7 +49,8 @@ pub(super) fn keep(daemon: &MonitorEnd, plan: ExecPlan, fds: ExecFds, protection
     // Only now, because the move may take an RCU grace period (see `Scope::divide`). Without it the keeper would be counted to
     // holmd, which is untidy but works.
     let _ = cgroup.enter_supervisor();
-    let exit = wait(&child, &signals, || drop(cgroup.cgroup().kill())).map_err(|error| failed("Wait", &error))?;
+    let exit = wait(&child, &signals, || drop(cgroup.cgroup().kill()), Watched::default())
+        .map_err(|error| failed("Wait", &error))?;
     let oom_kills = cgroup.oom_kills();
     cgroup.close();
     client.exited(exit, oom_kills);

@@ -112,6 +112,7 @@ impl Monitor {
                         version: ExitRecord::VERSION,
                         run,
                         exit,
+                        reboot: false,
                         exited_usec: now_usec(),
                         oom_kills: 0,
                         figures,

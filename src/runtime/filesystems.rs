@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 
 use super::init::{Doing, Setup, Trouble};
 use super::plan::Area;
@@ -30,9 +30,10 @@ pub(super) fn mount_sys(setup: &mut Setup) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// R11, C18: read-only, seen from the cgroup namespace.
-pub(super) fn mount_cgroup(setup: &mut Setup) -> Result<(), Trouble> {
-    let attributes = INERT.union(Attributes::MOUNT_ATTR_RDONLY);
+/// R11, C18: seen from the cgroup namespace, so nothing above the payload's own cgroup shows. Where it is writable, the kernel
+/// keeps the limits of that one from who is inside (`nsdelegate`, with which systemd mounts it).
+pub(super) fn mount_cgroup(setup: &mut Setup, writable: bool) -> Result<(), Trouble> {
+    let attributes = if writable { INERT } else { INERT.union(Attributes::MOUNT_ATTR_RDONLY) };
     let cgroup = mount::create("cgroup2", &[], attributes).doing("make a mount of cgroup2")?;
     let sys = setup.sys.as_ref().expect("MountSys comes before MountCgroup");
     mount::attach_at(cgroup.as_fd(), sys.as_fd(), "fs/cgroup").doing("mount /sys/fs/cgroup")
@@ -120,14 +121,62 @@ pub(super) fn mount_run_host(setup: &mut Setup, uuid: &str) -> Result<(), Troubl
         rooted::write_new(host.as_fd(), name, content.as_bytes(), 0o444)
             .doing_with(|| format!("make /run/host/{name}"))?;
     }
+    if let Some(resolver) = &setup.host_resolver {
+        rooted::write_new(host.as_fd(), RESOLVER, resolver, 0o444).doing("make /run/host/resolv.conf")?;
+    }
+    for name in [INCOMING, UNIX_EXPORT] {
+        make_directory(&host, name, 0o755).doing_with(|| format!("make /run/host/{name}"))?;
+    }
     let inaccessible = make_inaccessible(&host)?;
     let root = setup.root.as_ref().expect("PivotRoot comes before RunHost");
     let place = root.make_directories("/run/host".as_ref()).doing("make /run/host")?;
     mount::add_attributes(host.as_fd(), Attributes::MOUNT_ATTR_RDONLY, Depth::One).doing("make /run/host read-only")?;
     mount::attach(host.as_fd(), place.as_fd()).doing("mount /run/host")?;
+    setup.run_host = Some(host);
     setup.inaccessible = Some(inaccessible);
     setup.uuid = Some(uuid.to_owned());
     Ok(())
+}
+
+const RESOLVER: &str = "resolv.conf";
+const INCOMING: &str = "incoming";
+const UNIX_EXPORT: &str = "unix-export";
+
+/// C27. Read-only, so that nobody inside reaches the host's directory; mounts arrive all the same.
+pub(super) fn attach_incoming(setup: &mut Setup) -> Result<(), Trouble> {
+    let Some(incoming) = &setup.incoming else { return Ok(()) };
+    let attributes = INERT.union(Attributes::MOUNT_ATTR_RDONLY);
+    mount::add_attributes(incoming.as_fd(), attributes, Depth::One).doing("make /run/host/incoming read-only")?;
+    let host = setup.run_host.as_ref().expect("RunHost comes before Incoming");
+    mount::attach_at(incoming.as_fd(), host.as_fd(), INCOMING).doing("mount /run/host/incoming")
+}
+
+/// C29. Small, since its content counts as nobody's.
+pub(super) fn mount_unix_export(setup: &mut Setup) -> Result<(), Trouble> {
+    let options = [("mode", "755"), ("size", "4m"), ("nr_inodes", "64")];
+    let export = mount::create("tmpfs", &options, INERT).doing("make a tmpfs for /run/host/unix-export")?;
+    let host = setup.run_host.as_ref().expect("RunHost comes before UnixExport");
+    mount::attach_at(export.as_fd(), host.as_fd(), UNIX_EXPORT).doing("mount /run/host/unix-export")
+}
+
+/// C20: over a file, never through a link: an image that links to a resolver's file means that. Nothing is written to the
+/// root but an empty file where there was none.
+pub(super) fn attach_resolver(setup: &mut Setup) -> Result<(), Trouble> {
+    if setup.host_resolver.is_none() {
+        return Ok(());
+    }
+    let root = setup.root.as_ref().expect("PivotRoot comes before Resolver");
+    let etc = root.make_directories("/etc".as_ref()).doing("open /etc inside")?;
+    match rustix::fs::statat(&etc, RESOLVER, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(rustix::io::Errno::NOENT) => {
+            rooted::write_new(etc.as_fd(), RESOLVER, b"", 0o644).doing("make /etc/resolv.conf")?;
+        }
+        status if FileType::from_raw_mode(status.doing("look at /etc/resolv.conf")?.st_mode).is_file() => {}
+        _ => return Ok(()),
+    }
+    let host = setup.run_host.as_ref().expect("RunHost comes before Resolver");
+    let resolver = mount::copy_at(host.as_fd(), RESOLVER, Depth::One).doing("take the host's resolv.conf")?;
+    mount::attach_at(resolver.as_fd(), etc.as_fd(), RESOLVER).doing("mount /etc/resolv.conf")
 }
 
 /// One empty, mode 000 file of each kind, to be mounted over what is to be hidden.

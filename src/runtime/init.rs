@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::plan::Step;
 use super::user::Identity;
 use super::wire::{Failure, InitEnd, Timings};
-use super::{StepError, filesystems, payload, rootfs};
-use crate::model::Process;
+use super::{StepError, filesystems, payload, rootfs, system};
+use crate::model::{Process, Signal};
 use crate::sys::process;
 use crate::sys::pty::Pty;
 use crate::sys::rooted::Root;
@@ -28,6 +28,14 @@ pub(super) struct Setup {
     pub(super) sources: Vec<Option<OwnedFd>>,
     /// The host's os-release: from `HostRelease`.
     pub(super) host_release: String,
+    /// The host's resolv.conf, if it has one: from `HostResolver`.
+    pub(super) host_resolver: Option<Vec<u8>>,
+    /// The host's time zone, as a path below /usr/share/zoneinfo, if it is known: from `HostZone`.
+    pub(super) host_zone: Option<String>,
+    /// The directory for what is sent in: from `OpenIncoming`, in place after `Incoming`.
+    pub(super) incoming: Option<OwnedFd>,
+    /// The signal that stays blocked for the program, so that none is lost before it listens.
+    pub(super) kept_blocked: Option<Signal>,
     /// The container's root: from `PivotRoot` or at once in a joined container.
     pub(super) root: Option<Root>,
     /// The mount on /proc.
@@ -38,6 +46,8 @@ pub(super) struct Setup {
     pub(super) dev: Option<OwnedFd>,
     /// The mount on /dev/pts: from `MountDevPts` or `OpenDevices`.
     pub(super) devpts: Option<OwnedFd>,
+    /// The mount on /run/host: from `RunHost`.
+    pub(super) run_host: Option<OwnedFd>,
     /// /run/host/inaccessible: from `RunHost`.
     pub(super) inaccessible: Option<OwnedFd>,
     /// The container's id: from `RunHost` or `OpenDevices`.
@@ -58,11 +68,16 @@ impl Setup {
             tree: None,
             sources: Vec::new(),
             host_release: String::new(),
+            host_resolver: None,
+            host_zone: None,
+            incoming: None,
+            kept_blocked: None,
             root: None,
             proc: None,
             sys: None,
             dev: None,
             devpts: None,
+            run_host: None,
             inaccessible: None,
             uuid: None,
             identity: None,
@@ -101,8 +116,11 @@ impl Setup {
 
     fn take(&mut self, step: &Step) -> Result<(), Trouble> {
         match step {
+            Step::OpenIncoming(name) => rootfs::open_incoming(self, name),
             Step::MakePrivate => rootfs::make_private(),
             Step::HostRelease => rootfs::read_host_release(self),
+            Step::HostResolver => rootfs::read_host_resolver(self),
+            Step::HostZone => system::read_host_zone(self),
             Step::OpenBind(source) => rootfs::open_bind(self, source),
             Step::AttachRoot => rootfs::attach(self),
             Step::PivotRoot => rootfs::pivot(self),
@@ -111,20 +129,28 @@ impl Setup {
             Step::Loopback => payload::loopback_up(),
             Step::MountProc => filesystems::mount_proc(self),
             Step::MountSys => filesystems::mount_sys(self),
-            Step::MountCgroup => filesystems::mount_cgroup(self),
+            Step::MountCgroup { writable } => filesystems::mount_cgroup(self, *writable),
             Step::MountDev => filesystems::mount_dev(self),
             Step::DeviceNodes => filesystems::make_devices(self),
             Step::MountDevPts => filesystems::mount_devpts(self),
             Step::MountDevShm => filesystems::mount_shm(self),
             Step::MountDevMqueue => filesystems::mount_mqueue(self),
             Step::MountRun => filesystems::mount_run(self),
+            Step::MountVolatile { path, size } => system::mount_volatile(self, path, size),
             Step::RunHost { uuid } => filesystems::mount_run_host(self, uuid),
+            Step::Incoming => filesystems::attach_incoming(self),
+            Step::UnixExport => filesystems::mount_unix_export(self),
+            Step::Resolver => filesystems::attach_resolver(self),
+            Step::MachineId(id) => system::set_machine_id(self, id),
+            Step::JournalDirectory(id) => system::make_journal_directory(self, id),
+            Step::Zone => system::set_zone(self),
             Step::AttachBind { index, destination, read_only } => {
                 rootfs::attach_bind(self, *index, destination, *read_only)
             }
             Step::ReadOnlyPath(area, path) => filesystems::make_read_only(self, *area, path),
             Step::MaskFile(area, path) => filesystems::mask(self, *area, path, "reg"),
             Step::MaskDirectory(area, path) => filesystems::mask(self, *area, path, "dir"),
+            Step::ShareMounts => system::share_mounts(self),
             Step::FindUser(user) => payload::find_user(self, user.as_deref()),
             Step::OpenTerminal { size } => payload::open_terminal(self, *size),
             Step::Console => payload::make_console(self),

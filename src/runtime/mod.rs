@@ -11,8 +11,10 @@
 //! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
+//! | `console.rs` | holm-init | keeps the console of a whole system, and its output from piling up |
+//! | `tie.rs` | holm-init | stops the payload with its caller |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
-//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs` and `payload.rs` |
+//! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs`, `system.rs` and `payload.rs` |
 //! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
 //! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
 //! | `exec.rs` | holm-init | enters a running container |
@@ -23,6 +25,7 @@
 mod capabilities;
 mod cgroups;
 mod command;
+mod console;
 mod environment;
 mod exec;
 #[cfg(all(test, feature = "daemon"))]
@@ -36,6 +39,8 @@ mod plan;
 mod reaper;
 mod record;
 mod rootfs;
+mod system;
+mod tie;
 mod user;
 mod wire;
 
@@ -65,6 +70,8 @@ pub struct LaunchPlan {
     pub hostname: String,
     /// The payload.
     pub process: Process,
+    /// Whether that is the init of a whole system.
+    pub boot: bool,
     /// Its network.
     pub network: NetworkMode,
     /// Whether the root is read-only.
@@ -75,6 +82,8 @@ pub struct LaunchPlan {
     pub stop_signal: Signal,
     /// Rows and columns of the terminal, if it gets one.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the caller's end asks it to stop, and how long that may take before it is killed, in µs.
+    pub stop_with_caller: Option<u64>,
 }
 
 /// The file descriptors that go with a [`LaunchPlan`].

@@ -10,14 +10,16 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
 
 use super::cgroups::Scope;
+use super::console::Console;
 use super::init::{Setup, Stopwatch};
+use super::tie::{Due, Tie};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
 use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
@@ -69,13 +71,15 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let scope = Scope::divide(fds.cgroup).map_err(|error| failed("DivideScope", &error))?;
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
-    let (run, stop_signal) = (plan.run, plan.stop_signal);
+    let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
+    let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
         Cloned::Child => {
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
+            setup.kept_blocked = boot.then_some(stop_signal);
             let report = InitEnd::new(inits);
             match setup.close_others(&report, None) {
                 Ok(()) => setup.run(&steps, Stopwatch::of(cloning), &report),
@@ -85,9 +89,17 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
         Cloned::Parent(child) => child,
     };
     // Whatever stays open here keeps the device busy, or a pipe from ending.
-    drop((inits, fds.root, fds.stdio, plan.process, plan.mounts, steps));
+    let [input, output, errors] = fds.stdio;
+    let output = output.filter(|_| boot);
+    drop((inits, fds.root, input, errors, plan.process, plan.mounts, steps));
     let client = ClientEnd::new(fds.client);
-    let executed = match outcome(InitSide::new(ours), &child) {
+    let console = |executed: &mut Executed| match executed.terminal.take_if(|_| boot) {
+        Some(master) => console_of(master, shown, &client, output).map(Some),
+        None => Ok(None),
+    };
+    let executed = outcome(InitSide::new(ours), &child)
+        .and_then(|mut executed| Ok((console(&mut executed).map_err(|error| failed("Console", &error))?, executed)));
+    let (mut console, executed) = match executed {
         Ok(executed) => executed,
         Err(failure) => {
             scope.kill_payload();
@@ -97,13 +109,53 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let exit = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
-    finish(&scope, fds.record_dir, run, exit, |oom_kills| {
-        client.exited(exit, oom_kills);
+    let watched = Watched { console: console.as_mut(), tie };
+    let exit = wait_for_leader(&child, &signals, stop_signal, watched);
+    let exit = exit.map_err(|error| failed("Wait", &error))?;
+    console.iter_mut().for_each(Console::drain);
+    let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
+    finish(&scope, fds.record_dir, run, end, |oom_kills| {
+        // A caller that follows a system follows it over its reboots; holmd has its socket too.
+        if !end.reboot {
+            client.exited(end.exit, oom_kills);
+        }
         // A daemon that is gone or stuck reads the record.
-        let _ = daemon.ended(exit, oom_kills);
+        let _ = daemon.ended(end.exit, oom_kills);
     });
     Ok(())
+}
+
+/// A caller that wants a terminal gets the console's master; holmd never does, so that nobody else empties it.
+fn console_of(master: OwnedFd, shown: bool, client: &ClientEnd, output: Option<OwnedFd>) -> io::Result<Console> {
+    let shown_to = match shown {
+        true => client.socket().map(|socket| socket.try_clone_to_owned()).transpose()?,
+        false => None,
+    };
+    if shown_to.is_some() {
+        client.terminal(&master);
+    }
+    Console::new(master, shown_to, output)
+}
+
+/// How a leader ended, as it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    exit: Exit,
+    reboot: bool,
+}
+
+/// C31: of an init that called reboot(2) in its pid namespace the kernel says that a signal ended it: SIGINT when it powered
+/// off or halted, SIGHUP when it asked for a reboot (pid_namespaces(7)). Neither is a failure.
+fn end_of_system(exit: Exit) -> End {
+    let number = match exit {
+        Exit::Signal { number, .. } => i32::from(number),
+        Exit::Code(_) => 0,
+    };
+    match number {
+        libc::SIGINT => End { exit: Exit::Code(0), reboot: false },
+        libc::SIGHUP => End { exit: Exit::Code(0), reboot: true },
+        _ => End { exit, reboot: false },
+    }
 }
 
 /// The cgroup namespace is made later, by init: made here it would be rooted at the monitor's cgroup.
@@ -168,24 +220,63 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> io::Result<Exit> {
-    wait(leader, signals, || {
+fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal, watched: Watched<'_>) -> io::Result<Exit> {
+    let ask = || {
         // It may have ended meanwhile: the wait sees that next.
         let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
-    })
+    };
+    wait(leader, signals, ask, watched)
 }
 
-/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile.
-pub(super) fn wait(child: &Child, signals: &SignalFd, asked_to_stop: impl Fn()) -> io::Result<Exit> {
+/// What is looked after while a payload runs.
+#[derive(Debug, Default)]
+pub(super) struct Watched<'a> {
+    pub(super) console: Option<&'a mut Console>,
+    pub(super) tie: Option<Tie>,
+}
+
+fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
+    let Some((caller, usec)) = caller.zip(stop_timeout_usec) else { return Ok(None) };
+    Ok(Some(Tie::new(caller.try_clone()?, Duration::from_micros(usec))))
+}
+
+/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and when its caller is gone.
+pub(super) fn wait(
+    child: &Child,
+    signals: &SignalFd,
+    asked_to_stop: impl Fn(),
+    mut watched: Watched<'_>,
+) -> io::Result<Exit> {
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
     loop {
-        let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match rustix::event::poll(&mut events, None) {
+        let mut events = vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let tied = watched.tie.as_ref().and_then(Tie::awaited).map(|caller| {
+            events.push(caller);
+            events.len() - 1
+        });
+        let console = watched.console.as_deref().map(|console| {
+            events.push(console.awaited());
+            events.len() - 1
+        });
+        let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
+        match rustix::event::poll(&mut events, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [ended, signalled] = events.map(|event| !event.revents().is_empty());
+        let came: Vec<_> = events.iter().map(|event| !event.revents().is_empty()).collect();
+        let (ended, signalled) = (came[0], came[1]);
+        let has = |index: Option<usize>| index.is_some_and(|index| came[index]);
+        drop(events);
+        if let (true, Some(console)) = (has(console), watched.console.as_deref_mut()) {
+            console.go_on();
+        }
+        match watched.tie.as_mut().map(|tie| tie.go_on(has(tied), Instant::now())) {
+            Some(Due::Ask) => asked_to_stop(),
+            // It may have ended meanwhile: that is seen next.
+            Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),
+            Some(Due::Nothing) | None => {}
+        }
         if ended {
             return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));
         }
@@ -205,13 +296,14 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 }
 
 /// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
-fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
+fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, end: End, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
-    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };
+    let End { exit, reboot } = end;
+    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();
@@ -234,4 +326,20 @@ pub(super) fn failed(step: &str, error: &io::Error) -> Failure {
 
 fn broken(step: &str, message: &str) -> Failure {
     Failure::Step(StepError { step: step.to_owned(), errno: 0, message: message.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_that_powered_off_or_reboots_has_succeeded() {
+        let signal = |number: i32| Exit::Signal { number: u8::try_from(number).unwrap(), core_dumped: false };
+        let success = |reboot| End { exit: Exit::Code(0), reboot };
+        assert_eq!(end_of_system(signal(libc::SIGINT)), success(false));
+        assert_eq!(end_of_system(signal(libc::SIGHUP)), success(true));
+        for exit in [signal(libc::SIGKILL), Exit::Code(0), Exit::Code(3)] {
+            assert_eq!(end_of_system(exit), End { exit, reboot: false });
+        }
+    }
 }

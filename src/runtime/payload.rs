@@ -81,7 +81,7 @@ pub(super) fn open_terminal(setup: &mut Setup, size: Option<(u16, u16)>) -> Resu
     Ok(())
 }
 
-/// Without a terminal there is no /dev/console, as with other container tools.
+/// Without a terminal there is no /dev/console, as with other container tools; but a whole system always has one.
 pub(super) fn make_console(setup: &mut Setup) -> Result<(), Trouble> {
     use crate::sys::mount::{self, Depth};
     use crate::sys::rooted;
@@ -249,8 +249,12 @@ fn become_program(setup: &Setup) -> Result<std::convert::Infallible, Trouble> {
     let path = environment::value(&variables, "PATH").unwrap_or_default().to_owned();
     let arguments = to_c_strings(&setup.process.command)?;
     let variables = to_c_strings(&variables)?;
-    // The monitor's mask: everything blocked.
-    signal::unblock_all().doing("unblock signals")?;
+    // The monitor's mask: everything blocked. A process 1 that does not listen yet would lose a signal that is not.
+    match setup.kept_blocked {
+        Some(signal) => signal::block_only(signal.number()),
+        None => signal::unblock_all(),
+    }
+    .doing("unblock signals")?;
     Err(Trouble::Named(command::execute(&setup.process.command[0], &arguments, &variables, &path)))
 }
 
@@ -261,7 +265,12 @@ fn variables(setup: &Setup) -> Result<Vec<String>, Trouble> {
         uuid: setup.uuid.as_deref(),
         hostname: &system.nodename().to_string_lossy(),
         home: &identity.home,
-        terminal: setup.terminal.is_some(),
+        terminal: match (&setup.terminal, setup.process.terminal) {
+            (None, _) => None,
+            (Some(_), true) => Some("xterm"),
+            // A console that nobody looks at but the journal, which shows no colours.
+            (Some(_), false) => Some("dumb"),
+        },
         host_release: &setup.host_release,
     };
     environment::build(facts, &setup.process.environment)

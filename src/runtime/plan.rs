@@ -4,16 +4,22 @@ use std::path::{Component, Path};
 
 use super::capabilities::{self, UnknownCapability};
 use super::{ExecPlan, LaunchPlan, StepError};
-use crate::model::{BindMount, NetworkMode, Process};
+use crate::model::{BindMount, ContainerName, NetworkMode, Process};
 use rustix::thread::CapabilitySet;
 
 /// One thing that init does. In the order of the variants for a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Take the host directory through which mounts can be sent in, if there is one (C27).
+    OpenIncoming(ContainerName),
     /// Let no mount propagate between this namespace and the host's.
     MakePrivate,
     /// Read the host's os-release while it can be seen.
     HostRelease,
+    /// Read the host's resolv.conf while it can be seen (C20).
+    HostResolver,
+    /// Read the host's time zone while it can be seen (C19).
+    HostZone,
     /// Take the host side of a bind mount (with root's rights for now, see R19).
     OpenBind(String),
     /// Attach the device's file system and take its `rootfs` as a mount of its own.
@@ -30,8 +36,11 @@ pub enum Step {
     MountProc,
     /// /sys, read-only (C11).
     MountSys,
-    /// /sys/fs/cgroup, cgroup2, read-only (R11, C18).
-    MountCgroup,
+    /// /sys/fs/cgroup, cgroup2 (R11, C18).
+    MountCgroup {
+        /// Whether the payload may make cgroups of its own below its own.
+        writable: bool,
+    },
     /// /dev, a tmpfs (C13).
     MountDev,
     /// Its nodes and links.
@@ -44,11 +53,30 @@ pub enum Step {
     MountDevMqueue,
     /// /run, a tmpfs with what the image has there.
     MountRun,
+    /// A tmpfs on a directory that is empty at each boot of a system.
+    MountVolatile {
+        /// Where.
+        path: &'static str,
+        /// Its size.
+        size: &'static str,
+    },
     /// /run/host, read-only (C24, C25, C28).
     RunHost {
         /// The container's id.
         uuid: String,
     },
+    /// /run/host/incoming, where mounts that are sent in arrive.
+    Incoming,
+    /// /run/host/unix-export, where sockets can be shown to the host (C29).
+    UnixExport,
+    /// The host's resolv.conf in place of the image's (C20).
+    Resolver,
+    /// /etc/machine-id is the container's id, once it is initialised (C2).
+    MachineId(String),
+    /// The place of a persistent journal (C33).
+    JournalDirectory(String),
+    /// /etc/localtime as on the host (C19).
+    Zone,
     /// Put a bind mount in its place.
     AttachBind {
         /// Which of the opened ones.
@@ -64,6 +92,8 @@ pub enum Step {
     MaskFile(Area, &'static str),
     /// Hide a directory of /proc or /sys (R9, R12).
     MaskDirectory(Area, &'static str),
+    /// Let mounts of the system reach the namespaces that it makes for its services.
+    ShareMounts,
     /// Look the user up in the container (R2, R16).
     FindUser(Option<String>),
     /// Make a terminal in the container's devpts (R10).
@@ -120,8 +150,11 @@ impl Step {
     /// The step's name, for timings and errors.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::OpenIncoming(_) => "OpenIncoming",
             Self::MakePrivate => "MakePrivate",
             Self::HostRelease => "HostRelease",
+            Self::HostResolver => "HostResolver",
+            Self::HostZone => "HostZone",
             Self::OpenBind(_) => "OpenBind",
             Self::AttachRoot => "AttachRoot",
             Self::PivotRoot => "PivotRoot",
@@ -130,17 +163,25 @@ impl Step {
             Self::Loopback => "Loopback",
             Self::MountProc => "MountProc",
             Self::MountSys => "MountSys",
-            Self::MountCgroup => "MountCgroup",
+            Self::MountCgroup { .. } => "MountCgroup",
             Self::MountDev => "MountDev",
             Self::DeviceNodes => "DeviceNodes",
             Self::MountDevPts => "MountDevPts",
             Self::MountDevShm => "MountDevShm",
             Self::MountDevMqueue => "MountDevMqueue",
             Self::MountRun => "MountRun",
+            Self::MountVolatile { .. } => "MountVolatile",
             Self::RunHost { .. } => "RunHost",
+            Self::Incoming => "Incoming",
+            Self::UnixExport => "UnixExport",
+            Self::Resolver => "Resolver",
+            Self::MachineId(_) => "MachineId",
+            Self::JournalDirectory(_) => "JournalDirectory",
+            Self::Zone => "Zone",
             Self::AttachBind { .. } => "AttachBind",
             Self::ReadOnlyPath(..) => "ReadOnlyPaths",
             Self::MaskFile(..) | Self::MaskDirectory(..) => "MaskPaths",
+            Self::ShareMounts => "ShareMounts",
             Self::FindUser(_) => "FindUser",
             Self::OpenTerminal { .. } => "OpenTerminal",
             Self::Console => "Console",
@@ -195,15 +236,25 @@ impl From<PlanError> for StepError {
 
 /// The steps of a launch.
 pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
-    let mut steps = vec![Step::MakePrivate, Step::HostRelease];
+    // Before the namespace is cut off from the host's: what is sent in comes from there.
+    let mut steps = vec![Step::OpenIncoming(plan.name.clone()), Step::MakePrivate, Step::HostRelease];
+    steps.extend((plan.network == NetworkMode::Host).then_some(Step::HostResolver));
+    steps.extend(plan.boot.then_some(Step::HostZone));
     for mount in &plan.mounts {
         check_bind(mount)?;
         steps.push(Step::OpenBind(mount.source.clone()));
     }
     steps.extend([Step::AttachRoot, Step::PivotRoot, Step::CgroupNamespace, Step::Hostname(plan.hostname.clone())]);
     steps.extend((plan.network == NetworkMode::None).then_some(Step::Loopback));
+    steps.extend([Step::MountProc, Step::MountSys, Step::MountCgroup { writable: plan.boot }]);
     steps.extend(FILE_SYSTEMS);
-    steps.push(Step::RunHost { uuid: plan.id.to_string() });
+    steps.extend(VOLATILE.into_iter().filter(|_| plan.boot));
+    steps.extend([Step::RunHost { uuid: plan.id.to_string() }, Step::Incoming]);
+    steps.extend((plan.network == NetworkMode::Host).then_some(Step::Resolver));
+    if plan.boot {
+        let id = || plan.id.to_string();
+        steps.extend([Step::UnixExport, Step::MachineId(id()), Step::JournalDirectory(id()), Step::Zone]);
+    }
     steps.extend(plan.mounts.iter().enumerate().map(|(index, mount)| Step::AttachBind {
         index,
         destination: mount.destination.clone(),
@@ -212,7 +263,13 @@ pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
     steps.extend(READ_ONLY.map(|path| Step::ReadOnlyPath(Area::Proc, path)));
     steps.extend(MASKED_FILES.map(|path| Step::MaskFile(Area::Proc, path)));
     steps.extend(MASKED_DIRECTORIES.map(|(area, path)| Step::MaskDirectory(area, path)));
+    steps.extend(plan.boot.then_some(Step::ShareMounts));
     let terminal = [Step::OpenTerminal { size: plan.terminal_size }, Step::Console];
+    // A system writes to its console whether anybody wants to see that or not, and is no session of a terminal's.
+    let terminal = match (plan.boot, plan.process.terminal) {
+        (false, false) => Terminal { steps: &[], take: false },
+        (boot, _) => Terminal { steps: &terminal, take: !boot && !plan.process.init },
+    };
     steps.extend(payload_steps(&plan.process, &terminal, plan.read_only, plan.process.init)?);
     Ok(steps)
 }
@@ -221,15 +278,27 @@ pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
 pub fn exec_steps(plan: &ExecPlan) -> Result<Vec<Step>, PlanError> {
     check_exec_cgroup(&plan.cgroup_name)?;
     let terminal = [Step::OpenTerminal { size: plan.terminal_size }];
+    let terminal = match plan.process.terminal {
+        true => Terminal { steps: &terminal, take: true },
+        false => Terminal { steps: &[], take: false },
+    };
     let mut steps = vec![Step::OpenDevices];
     steps.extend(payload_steps(&plan.process, &terminal, false, false)?);
     Ok(steps)
 }
 
+/// How a process comes to its terminal.
+struct Terminal<'a> {
+    /// What makes it; nothing without one.
+    steps: &'a [Step],
+    /// Whether the process that takes the steps takes the terminal too.
+    take: bool,
+}
+
 /// From a set-up container to the running program: the same for a launch and for one more process.
 fn payload_steps(
     process: &Process,
-    terminal: &[Step],
+    terminal: &Terminal<'_>,
     read_only: bool,
     under_init: bool,
 ) -> Result<Vec<Step>, PlanError> {
@@ -238,30 +307,22 @@ fn payload_steps(
     }
     let keep = capabilities::keep(&process.capabilities)?;
     let mut steps = vec![Step::FindUser(process.user.clone())];
-    if process.terminal {
-        steps.extend_from_slice(terminal);
-    }
+    steps.extend_from_slice(terminal.steps);
     steps.push(Step::WorkingDirectory(process.working_directory.clone().unwrap_or_else(|| "/".to_owned())));
     steps.extend(read_only.then_some(Step::ReadOnlyRoot));
-    let take_terminal = process.terminal && !under_init;
-    steps.extend([Step::Keyring, Step::ResourceLimits, Step::Stdio, Step::Session { take_terminal }]);
+    steps.extend([Step::Keyring, Step::ResourceLimits, Step::Stdio, Step::Session { take_terminal: terminal.take }]);
     steps.extend([Step::BoundingSet(keep), Step::User, Step::OwnSets(keep)]);
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
     steps.extend([Step::CloseFds, Step::Exec { under_init }]);
     Ok(steps)
 }
 
-const FILE_SYSTEMS: [Step; 9] = [
-    Step::MountProc,
-    Step::MountSys,
-    Step::MountCgroup,
-    Step::MountDev,
-    Step::DeviceNodes,
-    Step::MountDevPts,
-    Step::MountDevShm,
-    Step::MountDevMqueue,
-    Step::MountRun,
-];
+const FILE_SYSTEMS: [Step; 6] =
+    [Step::MountDev, Step::DeviceNodes, Step::MountDevPts, Step::MountDevShm, Step::MountDevMqueue, Step::MountRun];
+
+/// What a system expects to be empty when it boots; sizes as systemd has them.
+const VOLATILE: [Step; 2] =
+    [Step::MountVolatile { path: "/run/lock", size: "5m" }, Step::MountVolatile { path: "/tmp", size: "10%" }];
 
 /// Host-wide knobs in /proc (R12), as runc and Docker have it.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];

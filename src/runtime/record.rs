@@ -49,6 +49,7 @@ mod tests {
                 version: ExitRecord::VERSION,
                 run,
                 exit: Exit::Code(42),
+                reboot: false,
                 exited_usec: 7,
                 oom_kills: 0,
                 figures: Figures { cpu_usec: Some(5), ..Figures::default() },

@@ -6,8 +6,25 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::init::{Doing, Setup, Trouble};
+use crate::model::ContainerName;
 use crate::sys::mount::{self, Attributes, Depth};
 use crate::sys::rooted::{self, Root};
+
+/// What is mounted below this directory of the host arrives inside, and nothing goes the other way. machined uses it for
+/// `machinectl bind`, before systemd 255; the directory is made by holmd, and nspawn has it in the same place. A host that
+/// shares no mounts has nothing to send.
+pub(super) fn open_incoming(setup: &mut Setup, name: &ContainerName) -> Result<(), Trouble> {
+    let directory = match mount::copy_path(&Path::new(INCOMING).join(name.as_str()), Depth::One) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        directory => directory.doing("take the directory for what is sent in")?,
+    };
+    mount::make_slave(directory.as_fd()).doing("receive what is sent in")?;
+    setup.incoming = Some(directory);
+    Ok(())
+}
+
+/// Of nspawn and machined: a directory for each machine.
+const INCOMING: &str = "/run/systemd/nspawn/propagate";
 
 /// Nothing that is mounted here shows on the host, and nothing that the host mounts shows here.
 pub(super) fn make_private() -> Result<(), Trouble> {
@@ -23,6 +40,14 @@ pub(super) fn read_host_release(setup: &mut Setup) -> Result<(), Trouble> {
             break;
         }
     }
+    Ok(())
+}
+
+/// C20. Nothing to say is as good as no file.
+pub(super) fn read_host_resolver(setup: &mut Setup) -> Result<(), Trouble> {
+    let root = Root::of_process().doing("open the host's root")?;
+    let text = root.read_file("etc/resolv.conf", 0x1_0000).doing("read the host's resolv.conf")?;
+    setup.host_resolver = text.filter(|text| !text.is_empty());
     Ok(())
 }
 

@@ -245,6 +245,11 @@ impl ClientEnd {
         Self(socket)
     }
 
+    /// The socket itself, which is closed at the other end when the caller has gone.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
+    }
+
     /// Hands the terminal's master over.
     pub(super) fn terminal(&self, master: &OwnedFd) {
         self.say(&MonitorMessage::Terminal, &[master.as_fd()]);

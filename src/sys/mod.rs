@@ -26,7 +26,7 @@ pub mod mountspace;
 pub mod namespace;
 pub mod openat2;
 pub mod pidfd;
-#[cfg(feature = "daemon")]
+#[cfg(any(feature = "daemon", feature = "cli"))]
 pub mod proc;
 pub mod process;
 pub mod pty;

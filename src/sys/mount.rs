@@ -93,6 +93,16 @@ pub fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
     set(mount, 0, libc::MS_PRIVATE, Depth::One)
 }
 
+/// Makes a mount a slave: what is mounted below its peers shows below it too, and never the other way round.
+pub fn make_slave(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, 0, libc::MS_SLAVE, Depth::One)
+}
+
+/// Makes a mount and all below it shared: copies of them in namespaces made later are their peers.
+pub fn make_shared(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set(mount, 0, libc::MS_SHARED, Depth::Tree)
+}
+
 fn set(mount: BorrowedFd<'_>, attributes: u64, propagation: u64, depth: Depth) -> io::Result<()> {
     let request = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if depth == Depth::Tree { libc::AT_RECURSIVE } else { 0 };

@@ -31,8 +31,7 @@ pub fn open_in(devpts: BorrowedFd<'_>) -> io::Result<Pty> {
     let master = rustix::fs::openat(devpts, "ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     let number = number_of(master.as_fd())?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    let slave = other_side(&master)?;
     Ok(Pty { master, slave, number })
 }
 
@@ -42,6 +41,12 @@ impl Pty {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(&self.master, size)?)
     }
+}
+
+/// Opens the other side of a master (`TIOCGPTPEER`), wherever its devpts is; close-on-exec.
+pub fn other_side(master: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    Ok(rustix::pty::ioctl_tiocgptpeer(master.as_fd(), flags)?)
 }
 
 /// Makes `terminal` the controlling terminal of the calling process, which leads a session (`TIOCSCTTY`).

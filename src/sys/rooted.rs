@@ -107,6 +107,17 @@ impl Root {
         Ok(Some(bytes))
     }
 
+    /// Replaces the content of the regular file at `path`. `EINVAL` for anything else, which is left as it is.
+    pub fn overwrite_file(&self, path: &str, content: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.open(Path::new(path), flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        rustix::fs::ftruncate(&fd, 0)?;
+        io::Write::write_all(&mut std::fs::File::from(fd), content)
+    }
+
     fn open(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         loop {

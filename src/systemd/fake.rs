@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::model::{ContainerName, Limits};
+use crate::model::{ContainerId, ContainerName, Limits};
 use crate::sys::proc;
 
 use super::{BoxFuture, Machine, Machines, Scope, ScopeRequest, Scopes, SystemdError};
@@ -170,8 +170,22 @@ impl Machines for FakeMachines {
         Box::pin(async { Ok(()) })
     }
 
+    fn prepare(&self, _name: &ContainerName) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn show(&self, _name: &ContainerName, _id: &ContainerId, _leader: u32) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn hide(&self, _name: &ContainerName, _id: &ContainerId) {}
+
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Box::pin(async {})
+    }
+
+    fn see_off(&self, _name: &ContainerName) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
 }

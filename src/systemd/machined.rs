@@ -16,9 +16,10 @@ use tokio::time::{sleep, timeout};
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, fdo};
 
-use crate::model::ContainerName;
+use crate::model::{ContainerId, ContainerName};
 
 use super::bus::{is_error, property};
+use super::places::Places;
 use super::{BoxFuture, Machines, SystemdError};
 
 /// A container as machined sees it.
@@ -117,14 +118,15 @@ impl Machined {
         }
     }
 
-    /// Takes a machine off the list when this returns, and off machined's in what is returned, which takes 5 s at
-    /// most. Does nothing for one that is not in the list.
+    /// Takes a machine off the list when this returns, and off machined's in what is returned, which ends when machined has
+    /// let go of it, and takes 10 s at most. Does nothing for one that is not in the list.
     pub fn unregister(&self, name: &ContainerName) -> impl Future<Output = ()> + Send + use<> {
         let listed = self.shared.machines().remove(name);
         let shared = Arc::clone(&self.shared);
         async move {
             if let Some(Listed { machine, told: true }) = listed {
                 shared.unregister(&machine.name).await;
+                shared.see_off(&machine.name).await;
             }
         }
     }
@@ -135,8 +137,25 @@ impl Machines for Machined {
         Box::pin(Self::register(self, machine))
     }
 
+    fn prepare(&self, name: &ContainerName) -> std::io::Result<()> {
+        Places::of_host().prepare(name)
+    }
+
+    fn show(&self, name: &ContainerName, id: &ContainerId, leader: u32) -> std::io::Result<()> {
+        Places::of_host().show(name, id, leader)
+    }
+
+    fn hide(&self, name: &ContainerName, id: &ContainerId) {
+        Places::of_host().hide(name, id);
+    }
+
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
         Box::pin(Self::unregister(self, name))
+    }
+
+    fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
+        let (shared, name) = (Arc::clone(&self.shared), name.clone());
+        Box::pin(async move { shared.see_off(&name).await })
     }
 }
 
@@ -181,6 +200,19 @@ impl Shared {
         // Usually machined has seen the end of the scope before us.
         if let Ok(Err(error)) = timeout(LIMIT, self.proxy.unregister_machine(name.as_str())).await {
             tracing::debug!(machine = %name, %error, "machined did not unregister a machine");
+        }
+    }
+
+    /// An unregistered machine is dropped when machined has nothing else to do, after it has stopped the machine's unit: when
+    /// it is not known any more, that is behind us. There is no event to wait for.
+    async fn see_off(&self, name: &ContainerName) {
+        let gone = async {
+            while self.existing(name.as_str()).await.is_ok_and(|(service, _)| service == SERVICE) {
+                sleep(ROOM_INTERVAL).await;
+            }
+        };
+        if timeout(LIMIT, gone).await.is_err() {
+            tracing::debug!(machine = %name, "machined does not let go of a machine");
         }
     }
 

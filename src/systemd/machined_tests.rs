@@ -95,6 +95,25 @@ async fn a_container_that_ends_while_machined_is_told_is_unregistered() {
 }
 
 #[tokio::test]
+async fn a_machine_is_seen_off_until_machined_does_not_know_it() {
+    let Some(bus) = TestBus::start() else { return };
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    // Without machined there is nobody to wait for.
+    machined.see_off(&name()).await;
+    let (_server, mut log) = played_machined(&bus, Existing::Leaving(3)).await;
+    machined.see_off(&name()).await;
+    assert_eq!(words(&mut log), ["get"; 4]);
+}
+
+#[tokio::test]
+async fn somebody_elses_machine_is_not_waited_for() {
+    let Some(bus) = TestBus::start() else { return };
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let (_server, _log) = played_machined(&bus, Existing::Foreign).await;
+    machined.see_off(&name()).await;
+}
+
+#[tokio::test]
 async fn without_machined_the_error_says_what_is_missing() {
     let Some(bus) = TestBus::start() else { return };
     let machined = Machined::connect(&bus.connect().await).await.unwrap();
@@ -111,6 +130,8 @@ enum Existing {
     Ours(u32),
     /// Ours, unregistered, and not dropped yet for that many more attempts.
     Lingering(u32),
+    /// Ours, and dropped after it has been looked at that many times.
+    Leaving(u32),
     Foreign,
 }
 
@@ -143,7 +164,7 @@ impl FakeManager {
         };
         match *existing {
             Existing::None => Ok(OwnedObjectPath::try_from(MACHINE_PATH).unwrap()),
-            Existing::Ours(_) | Existing::Lingering(_) | Existing::Foreign => {
+            Existing::Ours(_) | Existing::Lingering(_) | Existing::Leaving(_) | Existing::Foreign => {
                 Err(Refusal { name: MACHINE_EXISTS, text: format!("Machine '{name}' already exists") })
             }
         }
@@ -157,8 +178,16 @@ impl FakeManager {
         }
     }
 
-    fn get_machine(&self, _name: String) -> OwnedObjectPath {
-        OwnedObjectPath::try_from(MACHINE_PATH).unwrap()
+    fn get_machine(&self, name: String) -> Result<OwnedObjectPath, Refusal> {
+        let mut existing = self.existing.lock().unwrap();
+        if let Existing::Leaving(looks) = *existing {
+            self.log.send(format!("get {name}")).unwrap();
+            *existing = if looks == 0 { Existing::None } else { Existing::Leaving(looks - 1) };
+        }
+        match *existing {
+            Existing::None => Err(Refusal { name: NO_SUCH_MACHINE, text: format!("No machine '{name}' known") }),
+            _ => Ok(OwnedObjectPath::try_from(MACHINE_PATH).unwrap()),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `job.rs` | waiting for the end of a systemd job |
 //! | `bus.rs` | the manager's calls that are used, and its errors in our words |
 //! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
+//! | `places.rs` | what of a machine is in the host's tree |
 //! | `journal.rs` | streams into the journal |
 //! | `notify.rs` | readiness, watchdog and the fd store of our own service |
 //! | `caller.rs` | who sent a message |
@@ -21,6 +22,7 @@ mod job;
 pub mod journal;
 mod machined;
 pub mod notify;
+mod places;
 mod properties;
 mod scope;
 
@@ -28,7 +30,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use crate::model::{ContainerName, ErrorCode, Limits};
+use crate::model::{ContainerId, ContainerName, ErrorCode, Limits};
 
 pub use machined::{Machine, Machined};
 pub use scope::{Systemd, scope_name};
@@ -65,8 +67,22 @@ pub trait Machines: Send + Sync + std::fmt::Debug {
     /// Lists a machine at once; what is returned tells machined, and can be dropped or run beside anything.
     fn register(&self, machine: Machine) -> BoxFuture<'static, Result<(), SystemdError>>;
 
-    /// Takes a machine off the list at once, and off machined's in what is returned.
+    /// Makes the place through which mounts can be sent into a machine. To be called before it is started.
+    fn prepare(&self, name: &ContainerName) -> std::io::Result<()>;
+
+    /// Shows a machine that is a whole system where programs of the host look for its journal and its sockets. What could
+    /// not be shown is missing there only.
+    fn show(&self, name: &ContainerName, id: &ContainerId, leader: u32) -> std::io::Result<()>;
+
+    /// Takes back what [`prepare`](Self::prepare) and [`show`](Self::show) have made, if anything.
+    fn hide(&self, name: &ContainerName, id: &ContainerId);
+
+    /// Takes a machine off the list at once, and off machined's in what is returned, which ends as [`see_off`](Self::see_off) does.
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
+
+    /// Waits until machined has let go of a machine of ours that has ended, whoever registered it. When it does, it stops the
+    /// machine's unit, by name: a scope of the next run that is there by then would be hit.
+    fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
 }
 
 /// A scope to start.
@@ -84,6 +100,9 @@ pub struct ScopeRequest {
     pub limits: Limits,
     /// How long systemd waits after its own stop signal, in µs: the container's stop timeout and a margin.
     pub timeout_stop_usec: u64,
+    /// Whether systemd's stop reaches the monitor alone, which asks the leader to end: a system stops its processes itself, and in
+    /// order. Otherwise every process gets the stop signal.
+    pub stop_by_monitor: bool,
     /// The unit that wants this container, if any: the scope then gets `Conflicts=shutdown.target` and
     /// `Before=shutdown.target` and `Before=` that unit, which makes the order at shutdown exact.
     pub wanted_by: Option<String>,

@@ -35,8 +35,10 @@ pub(super) fn of_scope(request: &ScopeRequest) -> Vec<Property> {
         must("After", vec!["holmd.service"]),
         // What is below the scope is ours: `supervisor/`, `payload/`, `exec-N/`.
         must("Delegate", true),
-        // KillMode stays control-group and KillSignal stays SIGTERM: every process gets it, and the monitor takes it
-        // for a polite stop of the container. A scope has no main process, so no other mode would spare the payload.
+        // KillMode stays control-group: a scope has no main process, so no other mode would spare the payload. The monitor
+        // takes either signal for a polite stop of the container. Of SIGTERM every process hears; SIGURG is ignored by all
+        // that do not ask for it.
+        must("KillSignal", if request.stop_by_monitor { libc::SIGURG } else { libc::SIGTERM }),
         must("TimeoutStopUSec", request.timeout_stop_usec),
         // A failed scope that stays loaded blocks its name.
         wish("CollectMode", "inactive-or-failed"),
@@ -99,6 +101,7 @@ mod tests {
             slice: "holm.slice".into(),
             limits: Limits::default(),
             timeout_stop_usec: 15_000_000,
+            stop_by_monitor: false,
             wanted_by: None,
         }
     }
@@ -115,6 +118,13 @@ mod tests {
         assert_eq!(value(&properties, "Before"), None);
         assert_eq!(value(&properties, "After").unwrap(), r#"["holmd.service"]"#);
         assert_eq!(value(&properties, "PIDs").unwrap(), "[uint32 42]");
+    }
+
+    #[test]
+    fn a_system_is_asked_by_its_monitor_alone() {
+        let properties = of_scope(&ScopeRequest { stop_by_monitor: true, ..request() });
+        assert_eq!(value(&properties, "KillSignal").unwrap(), libc::SIGURG.to_string());
+        assert_eq!(value(&of_scope(&request()), "KillSignal").unwrap(), libc::SIGTERM.to_string());
     }
 
     #[test]

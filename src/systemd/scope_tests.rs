@@ -495,6 +495,7 @@ fn request(unit: &str) -> ScopeRequest {
         slice: "holm.slice".to_owned(),
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
+        stop_by_monitor: false,
         wanted_by: None,
     }
 }

@@ -225,11 +225,13 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         run: 3,
         hostname: "web".to_owned(),
         process: process(command),
+        boot: false,
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),
         stop_signal: Signal::TERM,
         terminal_size: None,
+        stop_with_caller: None,
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
     output::tell(&format!("attached to {}: press ^] three times within a second to leave it", args.container));
     let session = Session::of_terminal(OwnedFd::from(master))?;
     match session.follow(&Payload::Container(container), None).await? {
-        Ending::Exited(exit) => Ok(exit.into()),
+        Ending::Exited(exit) | Ending::Stopped(exit) => Ok(exit.into()),
         Ending::Detached => Ok(Status::SUCCESS),
         Ending::Closed => Ok(waiter.end().await?),
     }

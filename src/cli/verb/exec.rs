@@ -78,7 +78,7 @@ pub(super) async fn attached(command: Command, streams: Streams) -> Outcome {
         session.connect(OwnedFd::from(master))?;
     }
     match session.follow(&Payload::Process(process.clone()), None).await? {
-        Ending::Exited(exit) => Ok(exit.into()),
+        Ending::Exited(exit) | Ending::Stopped(exit) => Ok(exit.into()),
         // It is killed when our connection ends.
         Ending::Detached => Ok(Status::SUCCESS),
         Ending::Closed => unseen(&process, &command.container).await,

@@ -58,7 +58,7 @@ async fn detached(request: Request) -> Outcome {
 }
 
 async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outcome {
-    let (session, io) = Session::prepare(streams)?;
+    let (session, io) = Session::prepare_run(streams)?;
     io.add_to(&mut request.options);
     let client = Client::connect().await?;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
@@ -69,11 +69,11 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
     let payload = Payload::Container(client.container_at(path.clone()).await?);
     let start = Start { jobs: &mut jobs, job: &job, name: &name };
     match session.follow(&payload, Some(start)).await? {
-        Ending::Exited(exit) => {
+        ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
             if remove {
                 gone(&mut jobs, &path, &name).await?;
             }
-            Ok(exit.into())
+            Ok(if matches!(ending, Ending::Stopped(_)) { session::end_like(exit) } else { exit.into() })
         }
         Ending::Detached => {
             output::tell(&format!("detached: 'holmctl attach {name}' comes back to it"));

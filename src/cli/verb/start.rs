@@ -2,7 +2,7 @@
 
 use crate::cli::error::CliError;
 use crate::cli::many::Missing;
-use crate::cli::session::{Ending, Payload, Session, Start, Streams};
+use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, Goal, Jobs, Options};
 
@@ -38,7 +38,7 @@ async fn attached(name: &str, interactive: bool) -> Outcome {
     let container = client.container(name).await?;
     let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
     let terminal = known.flag("Terminal");
-    let (session, io) = Session::prepare(Streams { interactive, terminal })?;
+    let (session, io) = Session::prepare_run(Streams { interactive, terminal })?;
     let mut options = Options::new();
     io.add_to(&mut options);
     let mut jobs = Jobs::listen(&client, &[]).await?;
@@ -48,6 +48,7 @@ async fn attached(name: &str, interactive: bool) -> Outcome {
     let start = Start { jobs: &mut jobs, job: &job, name };
     match session.follow(&Payload::Container(container), Some(start)).await? {
         Ending::Exited(exit) => Ok(exit.into()),
+        Ending::Stopped(exit) => Ok(session::end_like(exit)),
         Ending::Detached => {
             output::tell(&format!("detached: 'holmctl attach {name}' comes back to it"));
             Ok(crate::cli::exit::Status::SUCCESS)

@@ -31,6 +31,7 @@ pub(super) fn container(text: &str) -> ContainerView {
             capabilities: Capabilities::default(),
             no_new_privileges: true,
         },
+        boot: false,
         hostname: None,
         network: NetworkMode::None,
         read_only: false,

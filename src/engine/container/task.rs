@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -63,10 +64,14 @@ pub(super) struct Task {
     deadline: Option<Instant>,
     waiters: Vec<(Goal, Job)>,
     next_io: Option<RunIo>,
+    /// The input and output of a system's run, for the one after a reboot: who follows it follows it on.
+    again: Option<RunIo>,
     stop: StopOptions,
     pub(super) start_error: Option<JobResult>,
     /// Where the last run was: its scope may not be gone yet.
     left: Option<Cgroup>,
+    /// The end of its machine.
+    left_machine: Option<JoinHandle<()>>,
 }
 
 enum Input {
@@ -105,9 +110,11 @@ impl Task {
             deadline,
             waiters: Vec::new(),
             next_io: None,
+            again: None,
             stop: StopOptions::default(),
             start_error: None,
             left: None,
+            left_machine: None,
         };
         tokio::spawn(task.work());
         shared
@@ -232,7 +239,27 @@ impl Task {
             // Without a monitor nobody else ends what the leader left behind.
             self.kill_group().await;
         }
-        self.happened(Event::Ended).await;
+        let event = self.end_or_reboot();
+        self.happened(event).await;
+    }
+
+    /// A system that asked to be rebooted is started again, with the input and output that it had; not one that is being
+    /// stopped, nor on a machine that is.
+    fn end_or_reboot(&mut self) -> Event {
+        let again = self.again.take();
+        let Some(exit) = self.run.as_ref().and_then(|run| run.exit.as_ref()).filter(|exit| exit.reboot) else {
+            return Event::Ended;
+        };
+        if matches!(self.state, State::Running | State::Frozen) && self.engine.check_open().is_ok() {
+            info!(container = %self.record.spec.name, op = "reboot", "Container {} reboots.", self.record.spec.name);
+            self.next_io = again;
+            return Event::Rebooted;
+        }
+        // Its monitor left that to us.
+        if let Some(caller) = again.and_then(|io| io.monitor) {
+            start::tell_end(&caller, exit);
+        }
+        Event::Ended
     }
 
     async fn happened(&mut self, event: Event) {
@@ -294,8 +321,11 @@ impl Task {
         self.start_error = None;
         self.publish();
         self.see_off_last_run().await;
+        let again = self.record.spec.boot.then(|| io.duplicate());
         match start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
+                // Without it a reboot is followed by the journal alone.
+                self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
                 self.save(Durability::Eventual).await;
@@ -311,6 +341,10 @@ impl Task {
 
     /// The end is told before the monitor and the keepers of exec are gone, and a scope's name is free only after.
     async fn see_off_last_run(&mut self) {
+        if let Some(machine) = self.left_machine.take() {
+            // It ends in any case, and only a panic would be told here.
+            let _ = machine.await;
+        }
         let Some(cgroup) = self.left.take() else { return };
         if let Err(error) = blocking(move || cgroup.wait_until_empty(LEAVING)).await {
             warn!(container = %self.record.spec.name, op = "start", "the last run's control group is not empty: {error}, ignoring");
@@ -436,7 +470,8 @@ impl Task {
         if run.handles.terminal.is_some() {
             table::release_terminal(&self.record.spec);
         }
-        self.engine.unregister_machine(&self.record.spec.name);
+        self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
+        self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);
         let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
         self.record.last = Some(last);
         if self.record.spec.lifetime == Lifetime::Kept {
@@ -446,7 +481,10 @@ impl Task {
             warn!(container = %self.record.spec.name, op = "end", "{error}, ignoring");
         }
         self.publish();
-        self.announce_end(&last);
+        // A reboot is no end to those who wait for one.
+        if self.state != State::Starting || !run.exit.as_ref().is_some_and(|exit| exit.reboot) {
+            self.announce_end(&last);
+        }
         steps.lap("Record");
         steps.finish("end", &self.record.spec.name);
     }

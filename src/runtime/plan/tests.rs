@@ -8,11 +8,13 @@ fn plan() -> LaunchPlan {
         run: 1,
         hostname: "web".to_owned(),
         process: process(),
+        boot: false,
         network: NetworkMode::None,
         read_only: true,
         mounts: vec![BindMount { source: "/srv".to_owned(), destination: "/data".to_owned(), read_only: true }],
         stop_signal: Signal::TERM,
         terminal_size: Some((24, 80)),
+        stop_with_caller: None,
     }
 }
 
@@ -41,11 +43,44 @@ fn position(steps: &[Step], name: &str) -> usize {
 
 #[test]
 fn a_launch_with_everything_takes_these_steps() {
-    let expected = "MakePrivate HostRelease OpenBind AttachRoot PivotRoot CgroupNamespace Hostname Loopback MountProc \
-        MountSys MountCgroup MountDev DeviceNodes MountDevPts MountDevShm MountDevMqueue MountRun RunHost AttachBind \
+    let expected = "OpenIncoming MakePrivate HostRelease OpenBind AttachRoot PivotRoot CgroupNamespace Hostname Loopback MountProc \
+        MountSys MountCgroup MountDev DeviceNodes MountDevPts MountDevShm MountDevMqueue MountRun RunHost Incoming AttachBind \
         ReadOnlyPaths MaskPaths FindUser OpenTerminal Console WorkingDirectory ReadOnlyRoot Keyring ResourceLimits Stdio Session \
         BoundingSet User OwnSets NoNewPrivileges CloseFds Exec";
     assert_eq!(names(&launch_steps(&plan()).unwrap()).join(" "), expected);
+}
+
+#[test]
+fn a_whole_system_takes_these_steps_too() {
+    let plain = names(&launch_steps(&plan()).unwrap());
+    let boot = LaunchPlan { boot: true, ..plan() };
+    let more: Vec<_> = names(&launch_steps(&boot).unwrap()).into_iter().filter(|name| !plain.contains(name)).collect();
+    assert_eq!(more.join(" "), "HostZone MountVolatile UnixExport MachineId JournalDirectory Zone ShareMounts");
+}
+
+#[test]
+fn a_system_has_a_console_without_being_given_a_terminal_and_is_not_controlled_by_it() {
+    let mut plan = LaunchPlan { boot: true, ..plan() };
+    for terminal in [false, true] {
+        plan.process.terminal = terminal;
+        let steps = launch_steps(&plan).unwrap();
+        assert!(position(&steps, "OpenTerminal") < position(&steps, "Console"));
+        assert!(steps.contains(&Step::Session { take_terminal: false }));
+    }
+}
+
+#[test]
+fn only_a_system_makes_cgroups() {
+    let plain = launch_steps(&plan()).unwrap();
+    assert!(plain.contains(&Step::MountCgroup { writable: false }));
+    let boot = launch_steps(&LaunchPlan { boot: true, ..plan() }).unwrap();
+    assert!(boot.contains(&Step::MountCgroup { writable: true }));
+}
+
+#[test]
+fn the_hosts_resolver_is_for_who_has_the_hosts_network() {
+    let names = names(&launch_steps(&LaunchPlan { network: NetworkMode::Host, ..plan() }).unwrap());
+    assert!(names.contains(&"HostResolver") && names.contains(&"Resolver"));
 }
 
 #[test]
@@ -69,6 +104,7 @@ fn the_host_is_gone_before_the_image_is_looked_at() {
         assert!(position(&steps, "PivotRoot") < position(&steps, name), "{name}");
     }
     assert!(position(&steps, "OpenBind") < position(&steps, "PivotRoot"));
+    assert!(position(&steps, "OpenIncoming") < position(&steps, "MakePrivate"), "what is sent in comes from the host");
 }
 
 #[test]

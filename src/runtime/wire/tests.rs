@@ -21,11 +21,13 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
             capabilities: Capabilities::default(),
             no_new_privileges: true,
         },
+        boot: false,
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),
         stop_signal: Signal::TERM,
         terminal_size: None,
+        stop_with_caller: None,
     }
 }
 
