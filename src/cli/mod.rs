@@ -7,6 +7,7 @@
 //! | `container_args.rs` | the options that `run` and `create` share |
 //! | `notify.rs` | what the unit that we run in is told |
 //! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
+//! | `passed.rs` | descriptors and credentials that go on to the payload |
 //! | `terminal.rs` | raw mode and the two copying threads |
 //! | `report.rs` | what is shown of one object |
 //! | `progress.rs` | a bar on a terminal, lines otherwise |
@@ -19,6 +20,7 @@ mod exit;
 mod many;
 mod notify;
 mod output;
+mod passed;
 mod progress;
 mod report;
 mod session;
@@ -116,11 +118,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::of_usage(&error, &verb_of(std::env::args().skip(1))),
     };
+    // Before anything is opened here.
+    let inherited = match passed::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => return exit::report(&error).into(),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => return exit::report(&CliError::io("start", source)).into(),
     };
-    match runtime.block_on(dispatch(cli.verb)) {
+    match runtime.block_on(dispatch(cli.verb, inherited)) {
         Ok(status) => status.into(),
         Err(error) => exit::report(&error).into(),
     }
@@ -138,11 +145,11 @@ fn verb_of(words: impl Iterator<Item = String>) -> String {
     verb.join(" ")
 }
 
-async fn dispatch(verb: Verb) -> Outcome {
+async fn dispatch(verb: Verb, inherited: passed::Named) -> Outcome {
     match verb {
-        Verb::Run(args) => run::run(args).await,
+        Verb::Run(args) => run::run(args, inherited).await,
         Verb::Create(args) => create::run(args).await,
-        Verb::Start(args) => start::run(args).await,
+        Verb::Start(args) => start::run(args, inherited).await,
         Verb::Stop(args) => stop::run(args).await,
         Verb::Restart(args) => restart::run(args).await,
         Verb::Kill(args) => kill::run(args).await,

@@ -136,6 +136,10 @@ pub struct Io {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// Descriptors for the payload, with their names. Only for a run.
+    pub passed: Vec<(String, OwnedFd)>,
+    /// Credentials: names, and what they are read from. Only for a run.
+    pub credentials: Vec<(String, OwnedFd)>,
 }
 
 impl Io {
@@ -154,6 +158,12 @@ impl Io {
         }
         if let Some(size) = self.terminal_size {
             options.insert("TerminalSize", Variant::from(size));
+        }
+        for (key, fds) in [("Fds", self.passed), ("Credentials", self.credentials)] {
+            if !fds.is_empty() {
+                let fds: Vec<_> = fds.into_iter().map(|(name, fd)| (name, Fd::from(fd))).collect();
+                options.insert(key, Variant::from(fds));
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use super::callers::Callers;
 use super::error::{Error, Result};
 use crate::model::ErrorCode;
 
-/// Most descriptors that one message may carry: a request needs four.
-const MAX_DESCRIPTORS: u32 = 8;
+/// Most descriptors that one message may carry: a request needs four, and passes some on. The buses have this limit too.
+const MAX_DESCRIPTORS: u32 = 16;
 
 /// A class of risk: one polkit action each. `dbus/org.holm1.policy` declares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Dictionaries of options → requests of the engine. The table of keys is in `docs/dbus.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
 };
 use crate::model::{
     BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
@@ -187,6 +187,8 @@ fn start_from(options: &mut Options) -> Result<Start> {
     let mut io = io_from(options)?;
     let for_caller = wanted_by.is_none() && io.monitor.is_some();
     io.wanted_by = wanted_by.flatten();
+    io.passed = options.parse("Fds", |fds| passed(fds, is_fd_name))?.unwrap_or_default();
+    io.credentials = options.parse("Credentials", credentials)?.unwrap_or_default();
     Ok(Start { io, for_caller })
 }
 
@@ -314,6 +316,35 @@ fn wanted_by(text: String) -> Parsed<Option<WantedBy>> {
         }
         _ => Err(format!("'{}' is not the name of a unit such as 'web.service'", excerpt(&text))),
     }
+}
+
+fn credentials(fds: Vec<(String, Fd<'static>)>) -> Parsed<Vec<Passed>> {
+    let credentials = passed(fds, is_file_name)?;
+    let mut known = HashSet::new();
+    match credentials.iter().find(|credential| !known.insert(&credential.name)) {
+        Some(twice) => Err(format!("'{}' is there twice", excerpt(&twice.name))),
+        None => Ok(credentials),
+    }
+}
+
+fn passed(fds: Vec<(String, Fd<'static>)>, is_name: fn(&str) -> bool) -> Parsed<Vec<Passed>> {
+    let one = |(name, fd): (String, Fd<'static>)| match is_name(&name) {
+        true => Ok(Passed { name, fd: OwnedFd::try_from(fd).map_err(|error| error.to_string())? }),
+        false => Err(format!("'{}' is not a name that is possible here", excerpt(&name))),
+    };
+    fds.into_iter().map(one).collect()
+}
+
+/// FileDescriptorName= of systemd.socket(5). Several may have one name.
+fn is_fd_name(name: &str) -> bool {
+    name.len() <= 255 && name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b':')
+}
+
+/// A credential is a file (systemd.exec(5), LoadCredential=).
+fn is_file_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+        && !matches!(name, "." | "..")
 }
 
 /// The kinds of unit that can want something which runs.

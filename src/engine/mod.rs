@@ -52,7 +52,7 @@ pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, 
 pub use error::EngineError;
 pub use exec::Executed;
 pub use request::{
-    CloneRequest, CreateRequest, ExecRequest, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
 };
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};

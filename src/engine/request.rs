@@ -70,6 +70,19 @@ pub struct RunIo {
     pub terminal_size: Option<(u16, u16)>,
     /// The unit on whose behalf it runs, if there is one.
     pub wanted_by: Option<WantedBy>,
+    /// Descriptors for the payload, as `LISTEN_FDS` with their names (sd_listen_fds(3)).
+    pub passed: Vec<Passed>,
+    /// Credentials for the payload: files that are read once, and written down nowhere.
+    pub credentials: Vec<Passed>,
+}
+
+/// A descriptor with its name.
+#[derive(Debug)]
+pub struct Passed {
+    /// Its name.
+    pub name: String,
+    /// It.
+    pub fd: OwnedFd,
 }
 
 /// A unit that wants a run. systemd stops the run after the unit, and before the daemon. With a caller's socket the run ends
@@ -92,12 +105,18 @@ impl RunIo {
     /// The same for one more run.
     pub(super) fn duplicate(&self) -> std::io::Result<Self> {
         let one = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let all = |passed: &[Passed]| {
+            let one = |passed: &Passed| Ok(Passed { name: passed.name.clone(), fd: passed.fd.try_clone()? });
+            passed.iter().map(one).collect::<std::io::Result<Vec<_>>>()
+        };
         let [input, output, error] = &self.stdio;
         Ok(Self {
             stdio: [one(input)?, one(output)?, one(error)?],
             monitor: one(&self.monitor)?,
             terminal_size: self.terminal_size,
             wanted_by: self.wanted_by.clone(),
+            passed: all(&self.passed)?,
+            credentials: all(&self.credentials)?,
         })
     }
 }

@@ -152,6 +152,8 @@ async fn hand_over(
         record_dir: engine.store.exit_directory(&record.spec.id)?,
         stdio: stdio(&record.spec, scope, io.stdio),
         client: io.monitor,
+        passed: io.passed.into_iter().map(|passed| passed.fd).collect(),
+        credentials: io.credentials.into_iter().map(|credential| credential.fd).collect(),
     };
     let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
@@ -213,6 +215,8 @@ fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
         mounts: spec.mounts.clone(),
         stop_signal: spec.stop.signal,
         terminal_size: io.terminal_size,
+        fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
+        credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
         stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }

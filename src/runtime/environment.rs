@@ -30,6 +30,18 @@ pub(super) fn build(facts: Facts<'_>, given: &[String]) -> Result<Vec<String>, S
     Ok(environment)
 }
 
+/// What sd_listen_fds(3) looks for (C7), for the process with this id as it sees itself; nothing when nothing is passed on.
+pub(super) fn listen(pid: u32, names: &[String]) -> Vec<String> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        format!("LISTEN_PID={pid}"),
+        format!("LISTEN_FDS={}", names.len()),
+        format!("LISTEN_FDNAMES={}", names.join(":")),
+    ]
+}
+
 /// The value of a variable in an environment.
 pub(super) fn value<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
     environment.iter().find_map(|entry| value_of(entry, name))
@@ -101,6 +113,13 @@ mod tests {
         assert_eq!(value(&environment, "E"), Some(""));
         assert_eq!(environment.iter().filter(|entry| entry.starts_with("A=")).count(), 1);
         assert_eq!(value(&environment, "TERM"), Some("xterm"));
+    }
+
+    #[test]
+    fn passed_descriptors_are_named_for_the_process_that_gets_them() {
+        let names = ["http".to_owned(), "https".to_owned()];
+        assert_eq!(listen(1, &names), ["LISTEN_PID=1", "LISTEN_FDS=2", "LISTEN_FDNAMES=http:https"]);
+        assert!(listen(1, &[]).is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::sys::mount::{self, Attributes, Depth};
 use crate::sys::rooted;
 
 const NO_SUID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
-const INERT: Attributes =
+pub(super) const INERT: Attributes =
     Attributes::MOUNT_ATTR_NOSUID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
 
 /// R8.
@@ -124,7 +124,7 @@ pub(super) fn mount_run_host(setup: &mut Setup, uuid: &str) -> Result<(), Troubl
     if let Some(resolver) = &setup.host_resolver {
         rooted::write_new(host.as_fd(), RESOLVER, resolver, 0o444).doing("make /run/host/resolv.conf")?;
     }
-    for name in [INCOMING, UNIX_EXPORT] {
+    for name in [INCOMING, UNIX_EXPORT, CREDENTIALS] {
         make_directory(&host, name, 0o755).doing_with(|| format!("make /run/host/{name}"))?;
     }
     let inaccessible = make_inaccessible(&host)?;
@@ -141,6 +141,7 @@ pub(super) fn mount_run_host(setup: &mut Setup, uuid: &str) -> Result<(), Troubl
 const RESOLVER: &str = "resolv.conf";
 const INCOMING: &str = "incoming";
 const UNIX_EXPORT: &str = "unix-export";
+pub(super) const CREDENTIALS: &str = "credentials";
 
 /// C27. Read-only, so that nobody inside reaches the host's directory; mounts arrive all the same.
 pub(super) fn attach_incoming(setup: &mut Setup) -> Result<(), Trouble> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::plan::Step;
 use super::user::Identity;
 use super::wire::{Failure, InitEnd, Timings};
-use super::{StepError, filesystems, payload, rootfs, system};
+use super::{StepError, credentials, filesystems, payload, rootfs, system};
 use crate::model::{Process, Signal};
 use crate::sys::process;
 use crate::sys::pty::Pty;
@@ -20,6 +20,14 @@ pub(super) struct Setup {
     pub(super) process: Process,
     /// Standard input, output and error as given.
     pub(super) stdio: [Option<OwnedFd>; 3],
+    /// What the payload finds from 3 up, with names: in place after [`make_room`](Self::make_room).
+    pub(super) passed: Vec<OwnedFd>,
+    /// Their names.
+    pub(super) fd_names: Vec<String>,
+    /// Credentials: names, and where to read them; taken by `Credentials`.
+    pub(super) credentials: Vec<(String, OwnedFd)>,
+    /// Whether there are credentials: from `Credentials`.
+    pub(super) has_credentials: bool,
     /// The detached file system of the root; taken by `AttachRoot`.
     pub(super) device: Option<OwnedFd>,
     /// The container's tree as a mount: from `AttachRoot`.
@@ -64,6 +72,10 @@ impl Setup {
         Self {
             process,
             stdio,
+            passed: Vec::new(),
+            fd_names: Vec::new(),
+            credentials: Vec::new(),
+            has_credentials: false,
             device: None,
             tree: None,
             sources: Vec::new(),
@@ -85,10 +97,38 @@ impl Setup {
         }
     }
 
+    /// Before anything is opened: keeps the numbers free that the payload finds its descriptors at.
+    pub(super) fn make_room(&mut self, report: InitEnd) -> io::Result<InitEnd> {
+        let first = self.first_free();
+        if first == FIRST_PASSED {
+            return Ok(report);
+        }
+        for slot in &mut self.stdio {
+            *slot = slot.take().map(|fd| process::above(first, fd)).transpose()?;
+        }
+        self.device = self.device.take().map(|fd| process::above(first, fd)).transpose()?;
+        let above = |fd| process::above(first, fd);
+        self.passed = std::mem::take(&mut self.passed).into_iter().map(above).collect::<io::Result<_>>()?;
+        let above = |(name, fd)| Ok((name, process::above(first, fd)?));
+        self.credentials = std::mem::take(&mut self.credentials).into_iter().map(above).collect::<io::Result<_>>()?;
+        report.above(first)
+    }
+
+    /// The first number that the payload must not find open.
+    pub(super) fn first_free(&self) -> i32 {
+        FIRST_PASSED + i32::try_from(self.fd_names.len()).expect("a packet of descriptors is short")
+    }
+
+    /// Puts what is passed on to its numbers. After [`close_others`](Self::close_others), which makes them nobody's.
+    pub(super) fn place_passed(&mut self) -> io::Result<()> {
+        process::place_from(FIRST_PASSED, &std::mem::take(&mut self.passed))
+    }
+
     /// Closes everything that the steps do not need: what the monitor holds is not for a process in the container, not even
     /// until its execve (R5). `more` is kept too.
     pub(super) fn close_others(&self, report: &InitEnd, more: Option<&OwnedFd>) -> io::Result<()> {
         let own = self.stdio.iter().flatten().chain(&self.device).chain(more);
+        let own = own.chain(&self.passed).chain(self.credentials.iter().map(|(_, fd)| fd));
         let kept: Vec<_> = own.map(AsFd::as_fd).chain([report.as_fd()]).collect();
         process::close_all_but(&kept)
     }
@@ -152,6 +192,7 @@ impl Setup {
             Step::MaskDirectory(area, path) => filesystems::mask(self, *area, path, "dir"),
             Step::ShareMounts => system::share_mounts(self),
             Step::FindUser(user) => payload::find_user(self, user.as_deref()),
+            Step::Credentials => credentials::provide(self),
             Step::OpenTerminal { size } => payload::open_terminal(self, *size),
             Step::Console => payload::make_console(self),
             Step::OpenDevices => payload::open_devices(self),
@@ -165,11 +206,14 @@ impl Setup {
             Step::User => payload::become_user(self),
             Step::OwnSets(keep) => payload::limit_own_sets(self, *keep),
             Step::NoNewPrivileges => payload::no_new_privileges(),
-            Step::CloseFds => payload::close_fds(),
+            Step::CloseFds => payload::close_fds(self),
             Step::Exec { .. } => unreachable!("run() takes this one itself"),
         }
     }
 }
+
+/// SD_LISTEN_FDS_START.
+const FIRST_PASSED: i32 = 3;
 
 /// Why a step failed.
 #[derive(Debug)]

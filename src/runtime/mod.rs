@@ -15,6 +15,7 @@
 //! | `tie.rs` | holm-init | stops the payload with its caller |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
 //! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs`, `system.rs` and `payload.rs` |
+//! | `credentials.rs` | the same | secrets for the payload, in memory that is never swapped |
 //! | `user.rs`, `environment.rs`, `capabilities.rs` | the same | pure parts of these steps |
 //! | `command.rs`, `reaper.rs` | the same | the execve, and the small init above it |
 //! | `exec.rs` | holm-init | enters a running container |
@@ -26,6 +27,7 @@ mod capabilities;
 mod cgroups;
 mod command;
 mod console;
+mod credentials;
 mod environment;
 mod exec;
 #[cfg(all(test, feature = "daemon"))]
@@ -84,6 +86,10 @@ pub struct LaunchPlan {
     pub terminal_size: Option<(u16, u16)>,
     /// Whether the caller's end asks it to stop, and how long that may take before it is killed, in µs.
     pub stop_with_caller: Option<u64>,
+    /// The names of the descriptors that are passed on, in order; `LISTEN_FDNAMES` inside (C7).
+    pub fd_names: Vec<String>,
+    /// The names of the credentials, in order.
+    pub credentials: Vec<String>,
 }
 
 /// The file descriptors that go with a [`LaunchPlan`].
@@ -99,6 +105,10 @@ pub struct LaunchFds {
     pub stdio: [Option<OwnedFd>; 3],
     /// A SOCK_SEQPACKET socket of the caller's: gets the terminal's master and the end of the run.
     pub client: Option<OwnedFd>,
+    /// What the payload finds from 3 up: one for each of the plan's names.
+    pub passed: Vec<OwnedFd>,
+    /// Where its credentials are read from: one for each of the plan's names.
+    pub credentials: Vec<OwnedFd>,
 }
 
 /// What to run inside a running container.

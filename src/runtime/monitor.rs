@@ -80,8 +80,14 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
             setup.kept_blocked = boot.then_some(stop_signal);
-            let report = InitEnd::new(inits);
-            match setup.close_others(&report, None) {
+            (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
+            setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
+            let report = match setup.make_room(InitEnd::new(inits)) {
+                Ok(report) => report,
+                // It is told by what becomes of this process.
+                Err(_) => process::exit_now(1),
+            };
+            match setup.close_others(&report, None).and_then(|()| setup.place_passed()) {
                 Ok(()) => setup.run(&steps, Stopwatch::of(cloning), &report),
                 Err(error) => abandon(&report, "CloseOthers", &error),
             }
@@ -91,7 +97,8 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     // Whatever stays open here keeps the device busy, or a pipe from ending.
     let [input, output, errors] = fds.stdio;
     let output = output.filter(|_| boot);
-    drop((inits, fds.root, input, errors, plan.process, plan.mounts, steps));
+    drop((inits, fds.root, input, errors, fds.passed, fds.credentials));
+    drop((plan.process, plan.mounts, plan.fd_names, plan.credentials, steps));
     let client = ClientEnd::new(fds.client);
     let console = |executed: &mut Executed| match executed.terminal.take_if(|_| boot) {
         Some(master) => console_of(master, shown, &client, output).map(Some),

@@ -14,7 +14,7 @@ use super::init::{Doing, Setup, Trouble, fail};
 use super::plan::Step;
 use super::user::{self, Identity};
 use super::wire::{Failure, InitEnd};
-use super::{command, reaper};
+use super::{command, credentials, reaper};
 use crate::sys::process::{self, Cloned};
 use crate::sys::{capability, loopback, namespace, pty, signal};
 
@@ -219,9 +219,9 @@ pub(super) fn no_new_privileges() -> Result<(), Trouble> {
     rustix::thread::set_no_new_privs(true).doing("set no_new_privs")
 }
 
-/// R4: whatever was opened without the flag, by whomever, does not reach the payload.
-pub(super) fn close_fds() -> Result<(), Trouble> {
-    process::close_on_exec_from(3).doing("mark descriptors close-on-exec")
+/// R4: whatever was opened without the flag, by whomever, does not reach the payload; only what is passed on does.
+pub(super) fn close_fds(setup: &Setup) -> Result<(), Trouble> {
+    process::close_on_exec_from(setup.first_free().unsigned_abs()).doing("mark descriptors close-on-exec")
 }
 
 /// The end of the plan: becomes the program, or its init. Returns from neither; a failure is reported as such.
@@ -273,7 +273,11 @@ fn variables(setup: &Setup) -> Result<Vec<String>, Trouble> {
         },
         host_release: &setup.host_release,
     };
-    environment::build(facts, &setup.process.environment)
+    let listen = environment::listen(std::process::id(), &setup.fd_names);
+    let credentials = setup.has_credentials.then(|| format!("CREDENTIALS_DIRECTORY={}", credentials::DIRECTORY));
+    // Ours come last: what the caller says of them is of another place.
+    let given: Vec<_> = setup.process.environment.iter().cloned().chain(listen).chain(credentials).collect();
+    environment::build(facts, &given)
         .map_err(|entry| Trouble::refused(format!("'{entry}' in the environment is not NAME=VALUE"), libc::EINVAL))
 }
 

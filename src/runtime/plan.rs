@@ -96,6 +96,8 @@ pub enum Step {
     ShareMounts,
     /// Look the user up in the container (R2, R16).
     FindUser(Option<String>),
+    /// Put the credentials where the user finds them, and nobody else (C6).
+    Credentials,
     /// Make a terminal in the container's devpts (R10).
     OpenTerminal {
         /// Rows and columns.
@@ -183,6 +185,7 @@ impl Step {
             Self::MaskFile(..) | Self::MaskDirectory(..) => "MaskPaths",
             Self::ShareMounts => "ShareMounts",
             Self::FindUser(_) => "FindUser",
+            Self::Credentials => "Credentials",
             Self::OpenTerminal { .. } => "OpenTerminal",
             Self::Console => "Console",
             Self::OpenDevices => "OpenDevices",
@@ -270,7 +273,9 @@ pub fn launch_steps(plan: &LaunchPlan) -> Result<Vec<Step>, PlanError> {
         (false, false) => Terminal { steps: &[], take: false },
         (boot, _) => Terminal { steps: &terminal, take: !boot && !plan.process.init },
     };
-    steps.extend(payload_steps(&plan.process, &terminal, plan.read_only, plan.process.init)?);
+    let credentials = (!plan.credentials.is_empty()).then_some(Step::Credentials);
+    let launch = Launch { credentials, read_only: plan.read_only, under_init: plan.process.init };
+    steps.extend(payload_steps(&plan.process, &terminal, launch)?);
     Ok(steps)
 }
 
@@ -283,7 +288,7 @@ pub fn exec_steps(plan: &ExecPlan) -> Result<Vec<Step>, PlanError> {
         false => Terminal { steps: &[], take: false },
     };
     let mut steps = vec![Step::OpenDevices];
-    steps.extend(payload_steps(&plan.process, &terminal, false, false)?);
+    steps.extend(payload_steps(&plan.process, &terminal, Launch::default())?);
     Ok(steps)
 }
 
@@ -295,25 +300,29 @@ struct Terminal<'a> {
     take: bool,
 }
 
-/// From a set-up container to the running program: the same for a launch and for one more process.
-fn payload_steps(
-    process: &Process,
-    terminal: &Terminal<'_>,
+/// What only a container's first process has.
+#[derive(Default)]
+struct Launch {
+    credentials: Option<Step>,
     read_only: bool,
     under_init: bool,
-) -> Result<Vec<Step>, PlanError> {
+}
+
+/// From a set-up container to the running program: the same for a launch and for one more process.
+fn payload_steps(process: &Process, terminal: &Terminal<'_>, launch: Launch) -> Result<Vec<Step>, PlanError> {
     if process.command.first().is_none_or(String::is_empty) {
         return Err(PlanError::NoCommand);
     }
     let keep = capabilities::keep(&process.capabilities)?;
     let mut steps = vec![Step::FindUser(process.user.clone())];
+    steps.extend(launch.credentials);
     steps.extend_from_slice(terminal.steps);
     steps.push(Step::WorkingDirectory(process.working_directory.clone().unwrap_or_else(|| "/".to_owned())));
-    steps.extend(read_only.then_some(Step::ReadOnlyRoot));
+    steps.extend(launch.read_only.then_some(Step::ReadOnlyRoot));
     steps.extend([Step::Keyring, Step::ResourceLimits, Step::Stdio, Step::Session { take_terminal: terminal.take }]);
     steps.extend([Step::BoundingSet(keep), Step::User, Step::OwnSets(keep)]);
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
-    steps.extend([Step::CloseFds, Step::Exec { under_init }]);
+    steps.extend([Step::CloseFds, Step::Exec { under_init: launch.under_init }]);
     Ok(steps)
 }
 

@@ -20,7 +20,7 @@ pub(super) use order::{MAX_ORDER, Order, Role};
 
 use super::{LaunchError, StepError};
 use crate::model::{Exit, MonitorMessage};
-use crate::sys::socket;
+use crate::sys::{process, socket};
 
 /// Longest packet in bytes; well below the default send buffer of a socket (net.core.wmem_default).
 const MAX_PACKET: usize = 64 << 10;
@@ -179,6 +179,11 @@ impl InitEnd {
     /// Takes init's side of a pair made by [`socket::packet_pair`].
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+
+    /// The same under a number that is not below `first`.
+    pub(super) fn above(self, first: i32) -> io::Result<Self> {
+        process::above(first, self.0).map(Self)
     }
 
     /// Says that the program is executed next. Fails if the monitor is gone: then nobody keeps this container.

@@ -105,6 +105,23 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     }
 }
 
+/// Puts copies of these descriptors to `first` and the numbers after it, open over an execve. Nobody may own one of those numbers:
+/// see [`above`].
+pub fn place_from(first: i32, fds: &[OwnedFd]) -> io::Result<()> {
+    for (number, fd) in (first..).zip(fds) {
+        // SAFETY: what the number was before, if anything, belongs to nobody (see the doc), so no owner is surprised.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The same descriptor under a number that is not below `first`.
+pub fn above(first: i32, fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= first { Ok(fd) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&fd, first)?) }
+}
+
 /// Closes every descriptor from `first` up. To be called where no value owns one of them: as the first act of a
 /// program, or right before it turns into a loop that needs none.
 pub fn close_from(first: u32) -> io::Result<()> {

@@ -9,8 +9,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// Most descriptors one packet may carry here.
-pub const MAX_FDS: usize = 16;
+/// Most descriptors one packet may carry here: what a caller may send at once, and what goes along with it.
+pub const MAX_FDS: usize = 32;
 
 /// A connected pair of packet sockets, close-on-exec.
 pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -116,6 +116,8 @@ impl Host {
             record_dir: Self::directory(self.records.path()),
             stdio,
             client: Some(theirs),
+            passed: vec![],
+            credentials: vec![],
         };
         let launched = monitor.launch(plan, fds)?;
         Ok(Running { host: self, launched, client })
@@ -232,6 +234,8 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         stop_signal: Signal::TERM,
         terminal_size: None,
         stop_with_caller: None,
+        fd_names: vec![],
+        credentials: vec![],
     }
 }
 

@@ -8,9 +8,10 @@ use zbus::{OwnedObjectPath, Variant};
 use crate::cli::container_args::ContainerArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
+use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, output};
-use crate::client::{Client, ClientError, Goal, Jobs, Options, Rule, object_name};
+use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// Remove a container of that name first, also one that runs
     #[arg(long, requires = "name")]
     replace: bool,
+    /// Give the payload a secret: from a file, or from the service's own credential of that name
+    #[arg(long, value_name = "NAME[:FILE]")]
+    credential: Vec<Credential>,
     #[command(flatten)]
     container: ContainerArgs,
 }
@@ -34,7 +38,7 @@ struct Request {
     replace: bool,
 }
 
-pub(crate) async fn run(args: Args) -> Outcome {
+pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     let container = args.container;
     let streams = Streams { interactive: container.interactive, terminal: container.tty };
     if args.detach && streams.interactive && !streams.terminal {
@@ -43,11 +47,14 @@ pub(crate) async fn run(args: Args) -> Outcome {
     let remove = container.auto_remove();
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
     let options = container.options(|name| std::env::var(name).ok())?.into_dict();
+    let credentials = passed::credentials(args.credential, |name| std::env::var_os(name))?;
+    let given = Io { passed: passed::checked(inherited)?, credentials: passed::checked(credentials)?, ..Io::default() };
     let request = Request { name, image, options, replace: args.replace };
-    if args.detach { detached(request).await } else { attached(request, streams, remove).await }
+    if args.detach { detached(request, given).await } else { attached(request, given, streams, remove).await }
 }
 
-async fn detached(request: Request) -> Outcome {
+async fn detached(mut request: Request, given: Io) -> Outcome {
+    given.add_to(&mut request.options);
     let client = Client::connect().await?;
     let mut jobs = Jobs::listen(&client, &[]).await?;
     let (path, job) = request.send(&client).await?;
@@ -57,9 +64,9 @@ async fn detached(request: Request) -> Outcome {
     Ok(Status::SUCCESS)
 }
 
-async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outcome {
+async fn attached(mut request: Request, given: Io, streams: Streams, remove: bool) -> Outcome {
     let (session, io) = Session::prepare_run(streams)?;
-    io.add_to(&mut request.options);
+    Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;

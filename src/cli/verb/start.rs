@@ -2,9 +2,10 @@
 
 use crate::cli::error::CliError;
 use crate::cli::many::Missing;
+use crate::cli::passed::{self, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, many, output};
-use crate::client::{Client, ClientError, Goal, Jobs, Options};
+use crate::client::{Client, ClientError, Goal, Io, Jobs, Options};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -19,10 +20,10 @@ pub(crate) struct Args {
     interactive: bool,
 }
 
-pub(crate) async fn run(args: Args) -> Outcome {
+pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     if args.attach {
         return match &args.names[..] {
-            [name] => attached(name, args.interactive).await,
+            [name] => attached(name, args.interactive, inherited).await,
             _ => Err(CliError::Usage("--attach takes one container".into())),
         };
     }
@@ -33,14 +34,14 @@ pub(crate) async fn run(args: Args) -> Outcome {
     .await
 }
 
-async fn attached(name: &str, interactive: bool) -> Outcome {
+async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let client = Client::connect().await?;
     let container = client.container(name).await?;
     let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
     let terminal = known.flag("Terminal");
     let (session, io) = Session::prepare_run(Streams { interactive, terminal })?;
     let mut options = Options::new();
-    io.add_to(&mut options);
+    Io { passed: passed::checked(inherited)?, ..io }.add_to(&mut options);
     let mut jobs = Jobs::listen(&client, &[]).await?;
     let job = container.start(&options).await?;
     // Our copy of the monitor's side of the socket would keep it open.

@@ -15,6 +15,8 @@ fn plan() -> LaunchPlan {
         stop_signal: Signal::TERM,
         terminal_size: Some((24, 80)),
         stop_with_caller: None,
+        fd_names: vec![],
+        credentials: vec![],
     }
 }
 

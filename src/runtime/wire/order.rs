@@ -26,6 +26,8 @@ pub(crate) enum Role {
     Stdout,
     Stderr,
     Client,
+    Passed,
+    Credential,
 }
 
 const STDIO: [Role; 3] = [Role::Stdin, Role::Stdout, Role::Stderr];
@@ -57,6 +59,9 @@ impl DaemonEnd {
     /// Asks for a container.
     pub(crate) fn launch(&self, plan: &LaunchPlan, fds: &LaunchFds) -> Result<(), WireError> {
         let required = [(Role::Root, &fds.root), (Role::Cgroup, &fds.cgroup), (Role::RecordDir, &fds.record_dir)];
+        let passed = fds.passed.iter().map(|fd| (Role::Passed, fd));
+        let more: Vec<_> = passed.chain(fds.credentials.iter().map(|fd| (Role::Credential, fd))).collect();
+        let required: Vec<_> = required.into_iter().chain(more).collect();
         self.order(Task::Launch(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
     }
 
@@ -124,7 +129,12 @@ impl Fds {
 
     fn optional(&mut self, role: Role) -> Option<OwnedFd> {
         let index = self.0.iter().position(|(named, _)| *named == role)?;
-        Some(self.0.swap_remove(index).1)
+        // The order of those with one role is theirs.
+        Some(self.0.remove(index).1)
+    }
+
+    fn all(&mut self, role: Role) -> Vec<OwnedFd> {
+        std::iter::from_fn(|| self.optional(role)).collect()
     }
 
     fn required(&mut self, role: Role) -> Result<OwnedFd, WireError> {
@@ -142,6 +152,8 @@ impl Fds {
             record_dir: self.required(Role::RecordDir)?,
             stdio: self.stdio(),
             client: self.optional(Role::Client),
+            passed: self.all(Role::Passed),
+            credentials: self.all(Role::Credential),
         })
     }
 

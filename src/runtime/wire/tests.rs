@@ -28,6 +28,8 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         stop_signal: Signal::TERM,
         terminal_size: None,
         stop_with_caller: None,
+        fd_names: vec![],
+        credentials: vec![],
     }
 }
 
@@ -47,6 +49,8 @@ fn fds() -> LaunchFds {
         record_dir: file("records"),
         stdio: [None, Some(file("out")), None],
         client: Some(file("client")),
+        passed: vec![],
+        credentials: vec![],
     }
 }
 

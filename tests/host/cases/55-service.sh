@@ -1,0 +1,153 @@
+#!/bin/bash
+# guest: own
+# timeout: 240
+# `holmctl run` in any service: its order, slice, stop and end are the service's; sockets and credentials go into the payload; readiness comes out of it.
+
+units=/run/systemd/system
+property() { systemctl show -p "$2" --value "$1"; }
+state() { property "$1" ActiveState; }
+gone() { ! systemctl is-active -q "$1" && ! holmctl show "$2" >/dev/null 2>&1; }
+# unit NAME LINE… : a service, with these lines in [Service].
+unit() {
+    local name=$1
+    shift
+    printf '%s\n' '[Unit]' 'Wants=holmd.service' 'After=holmd.service' '[Service]' "$@" >"$units/$name.service"
+    systemctl daemon-reload
+}
+run="ExecStart=/usr/bin/holmctl run --rm"
+polite="sh -c 'trap \"echo asked >>/log/end; sleep 0.3; echo ended >>/log/end; exit 0\" TERM; echo up; while :; do sleep 0.1; done'"
+mkdir -p /tmp/log
+
+# ---- the unit of the caller is the scope's: order, slice, limits above it
+cat >"$units/shop.slice" <<'U'
+[Slice]
+TasksMax=123
+U
+unit front 'Type=notify' 'Slice=shop.slice' "$run --name front -v /tmp/log:/log busybox ${polite//%/%%}"
+systemctl start front
+assert_eq active "$(state front)" "started"
+assert_eq running "$(holmctl show front -p State --value)" "at once, as Type=notify says"
+assert_has " $(property holm-front.scope Before) " " front.service " "stopped after its service"
+assert_has " $(property holm-front.scope Conflicts) " " shutdown.target " "by systemd itself"
+assert_has " $(property holm-front.scope After) " " holmd.service " "and before the daemon"
+assert_eq shop.slice "$(property holm-front.scope Slice)" "the service's slice"
+test -d /sys/fs/cgroup/shop.slice/holm-front.scope || fail "not in the slice"
+
+# ---- how small what waits is
+pid=$(property front MainPID)
+note "holmctl run: $(awk '/^Pss:/ { p = $2 } /^Private_(Clean|Dirty):/ { s += $2 } /^Private_Dirty:/ { d = $2 } END { print "PSS " p " KiB, private " s " KiB, of which dirty " d " KiB" }' "/proc/$pid/smaps_rollup"), $(ls "/proc/$pid/task" | wc -l) thread(s)"
+
+# ---- a stop is the container's stop, and a good end is one
+start=$EPOCHREALTIME
+systemctl stop front
+assert_eq "asked ended" "$(xargs </tmp/log/end)" "it had its time"
+assert_eq "inactive success" "$(state front) $(property front Result)" "the end"
+eventually 5 gone holm-front.scope front
+note "stop: $(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }') s"
+
+# With holmd standing still: the monitor stops it all the same.
+rm /tmp/log/end
+systemctl start front
+holmd=$(property holmd MainPID)
+kill -STOP "$holmd"
+systemctl stop --no-block front
+eventually 5 grep -q ended /tmp/log/end
+kill -CONT "$holmd"
+eventually 10 gone holm-front.scope front
+eventually 10 sh -c '! systemctl is-active -q front'
+
+# One that does not listen is killed after its own timeout, and only then.
+unit deaf "$run --name deaf --init --stop-timeout 1 busybox sh -c 'trap \"\" TERM; while :; do sleep 0.1; done'"
+systemctl start deaf
+eventually 10 holmctl show deaf
+start=$EPOCHREALTIME
+systemctl stop deaf
+awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a >= 1 && b - a < 8) }' || fail "not its timeout: $start $EPOCHREALTIME"
+assert_eq "exit-code 137" "$(property deaf Result) $(property deaf ExecMainStatus)" "what the unit says"
+eventually 5 gone holm-deaf.scope deaf
+
+# ---- exit status and output are the unit's
+unit three "$run --name three busybox sh -c 'echo said by the payload; exit 3'"
+systemctl start three
+eventually_eq 10 failed state three
+assert_eq 3 "$(property three ExecMainStatus)" "exit status"
+eventually 5 sh -c 'journalctl -b -u three -o cat | grep -qx "said by the payload"'
+
+# ---- holmctl killed: nothing runs on, and Restart= of the unit starts it anew
+unit killed 'Restart=on-failure' 'RestartSec=100ms' "$run --replace --name killed busybox sh -c 'trap \"exit 0\" TERM; while :; do sleep 0.1; done'"
+systemctl start killed
+eventually 10 sh -c 'test "$(holmctl show killed -p State --value)" = running'
+first=$(holmctl show killed -p Id --value)
+kill -KILL "$(property killed MainPID)"
+anew() { [ "$(holmctl show killed -p State --value)" = running ] && [ "$(holmctl show killed -p Id --value)" != "$first" ]; }
+eventually 15 anew
+printf '[Service]\nRestart=no\n' >"$units/killed.conf" && mkdir -p "$units/killed.service.d" && mv "$units/killed.conf" "$units/killed.service.d/no.conf"
+systemctl daemon-reload
+kill -KILL "$(property killed MainPID)"
+eventually_eq 10 failed state killed
+eventually 15 gone holm-killed.scope killed
+
+# By hand nothing of that applies, and it can be turned off.
+busctl call org.holm1 /org/holm1 org.holm1.Manager RunContainer 'ssa{sv}' by-hand busybox 2 Command as 2 sleep 1000 WantedBy s '' >/dev/null
+eventually 10 sh -c 'test "$(holmctl show by-hand -p State --value)" = running'
+assert_eq "" "$(property holm-by-hand.scope Conflicts)" "no order at shutdown"
+busctl call org.holm1 /org/holm1 org.holm1.Manager RunContainer 'ssa{sv}' wanted busybox 2 Command as 2 sleep 1000 WantedBy s multi-user.target >/dev/null
+eventually 10 sh -c 'test "$(holmctl show wanted -p State --value)" = running'
+assert_has " $(property holm-wanted.scope Before) " " multi-user.target " "said on the bus"
+refute busctl call org.holm1 /org/holm1 org.holm1.Manager RunContainer 'ssa{sv}' no busybox 1 WantedBy s 'no unit' 2>/tmp/refused
+assert_has "$(cat /tmp/refused)" "not the name of a unit" "refused"
+holmctl rm --force by-hand wanted
+
+# ---- socket activation: the first request starts the server that answers it
+cat >/tmp/server.py <<'P'
+import os, socket
+assert os.environ["LISTEN_PID"] == str(os.getpid()), os.environ["LISTEN_PID"]
+assert os.environ["LISTEN_FDS"] == "2" and os.environ["LISTEN_FDNAMES"] == "web:other", os.environ["LISTEN_FDNAMES"]
+assert sorted(os.listdir("/proc/self/fd"))[:5] == ["0", "1", "2", "3", "4"] and len(os.listdir("/proc/self/fd")) == 6
+listener = socket.socket(fileno=3)
+while True:
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nserved by process %d\n" % os.getpid())
+    connection.close()
+P
+printf '%s\n' '[Socket]' 'ListenStream=127.0.0.1:8099' 'FileDescriptorName=web' 'Service=http.service' >"$units/http.socket"
+printf '%s\n' '[Socket]' 'ListenStream=/run/http.sock' 'FileDescriptorName=other' 'Service=http.service' >"$units/http-other.socket"
+for init in --no-init --init; do
+    unit http 'Sockets=http.socket http-other.socket' "$run --name http $init -v /usr:/usr:ro -v /lib64:/lib64:ro -v /tmp/server.py:/server.py:ro debian /usr/bin/python3 /server.py"
+    systemctl start http.socket http-other.socket
+    assert_eq inactive "$(state http)" "nothing runs yet"
+    start=$EPOCHREALTIME
+    curl -s -m 30 -o /tmp/answer -w '%{time_starttransfer}' http://127.0.0.1:8099/ >/tmp/first || { systemctl status --no-pager http; fail "no answer"; }
+    note "time to the first byte of the first request ($init): $(cat /tmp/first) s; of the second: $(curl -s -o /dev/null -w '%{time_starttransfer}' http://127.0.0.1:8099/) s"
+    assert_has "$(cat /tmp/answer)" "served by process $([ $init = --init ] && echo 2 || echo 1)" "the answer"
+    systemctl stop http.socket http-other.socket http
+    eventually 10 gone holm-http.scope http
+done
+
+# ---- credentials: for the payload's user and nobody else, in no record
+cat >/tmp/look.sh <<'S'
+cd "$CREDENTIALS_DIRECTORY" && test "$PWD" = /run/host/credentials || exit 10
+stat -c '%a %u %n' . * >/log/modes
+cat key plain >/log/content
+touch /run/host/credentials/new 2>/dev/null && exit 11
+grep ' /run/host/credentials ' /proc/mounts >/log/mount
+exit 0
+S
+echo "from a file, ten$RANDOM" >/tmp/plain
+rm -f /tmp/log/*; chmod 777 /tmp/log
+unit secret 'Type=oneshot' 'SetCredential=key:from the service, 9f3b7c' "$run --name secret --user 1234:1234 --credential key --credential plain:/tmp/plain -v /tmp/log:/log -v /tmp/look.sh:/look.sh:ro busybox sh /look.sh"
+systemctl start secret || { systemctl status --no-pager secret; fail "secret"; }
+assert_eq "500 1234 . 400 1234 key 400 1234 plain" "$(xargs </tmp/log/modes)" "modes and owner"
+assert_has "$(cat /tmp/log/content)" "from the service, 9f3b7c" "the service's own"
+assert_has "$(cat /tmp/log/content)" "$(cat /tmp/plain)" "the file's"
+assert_match "$(cat /tmp/log/mount)" ' ramfs ro,nosuid,nodev,noexec' "where they are"
+unit secret "$run --name secret --credential key:/tmp/plain busybox sleep 1000"
+systemctl start secret
+eventually 10 sh -c 'test "$(holmctl show secret -p State --value)" = running'
+refute holmctl exec --user 1234 secret cat /run/host/credentials/key 2>/dev/null
+refute grep -rqF -f /tmp/plain /var/lib/holm/containers /run/holm
+refute sh -c "busctl introspect org.holm1 /org/holm1/container/secret | grep -qF '$(cat /tmp/plain)'"
+refute sh -c "journalctl -b -u holmd | grep -qF '$(cat /tmp/plain)'"
+systemctl stop secret
+assert_has "$(holmctl run --rm --credential none busybox true 2>&1 || true)" "--credential none: no service gave us one" "asked for in vain"
