@@ -110,7 +110,7 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
     Key::once(
         "Slice",
         "NAME.slice",
-        "The slice of the container's scope; holm.slice when absent. It and its parents need DefaultDependencies=no",
+        "The slice of the container's scope; that of the service when absent. It and its parents need DefaultDependencies=no",
         |c, v, _| set(c, "--slice", v),
     ),
     Key::once("Network", "none, host", "The network: loopback only (when absent), or the host's", network),

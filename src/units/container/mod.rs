@@ -200,11 +200,13 @@ fn service_text(
         }
         None => {}
     }
-    // The container's own signal and time, whoever sends what to holmctl.
-    text.holmctl("ExecStop", ["stop", "--ignore", own]);
-    // Whatever ended holmctl, nothing of the run is left behind.
-    let clean: &[&str] = if container.keep { &["stop", "--ignore"] } else { &["rm", "--force", "--ignore"] };
-    text.holmctl("ExecStopPost", clean.iter().copied().chain([own]));
+    // Root's holmctl stops what it runs when it is asked to end, and the container's monitor does when it is killed. Of
+    // another user's the daemon does not take it.
+    if service.has_user() {
+        text.holmctl("ExecStop", ["stop", "--ignore", own]);
+        let clean: &[&str] = if container.keep { &["stop", "--ignore"] } else { &["rm", "--force", "--ignore"] };
+        text.holmctl("ExecStopPost", clean.iter().copied().chain([own]));
+    }
     text.into_text()
 }
 

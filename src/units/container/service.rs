@@ -4,6 +4,7 @@
 use super::super::problem::{Problem, shown};
 use super::super::syntax::Assignment;
 use super::super::unit::Text;
+use super::super::value::boolean;
 
 /// Keys that have no place there, and what to do instead.
 const REFUSED: [(&str, &str); 9] = [
@@ -72,6 +73,13 @@ impl<'a> Service<'a> {
     pub(super) fn reads_input(&self) -> bool {
         let last = self.section.iter().rfind(|assignment| assignment.key == "StandardInput");
         last.is_some_and(|assignment| !matches!(assignment.value.as_str(), "" | "null"))
+    }
+
+    /// Whether holmctl runs as somebody else than root.
+    pub(super) fn has_user(&self) -> bool {
+        let last = |key| self.section.iter().rfind(|assignment| assignment.key == key);
+        let user = last("User").is_some_and(|user| !matches!(user.value.as_str(), "" | "root" | "0"));
+        user || last("DynamicUser").is_some_and(|dynamic| boolean(&dynamic.value) == Ok(true))
     }
 
     /// Passes on what is left.

@@ -17,7 +17,7 @@ put good
 # Those whose option this holmctl has not yet; said, and none once it has them all.
 holmctl run --help >/tmp/help
 left_out=0
-for pair in 25-notify:--ready 26-healthy:--health-cmd 28-credentials:--credential 29-socket:--credential 30-sockets:--credential \
+for pair in 25-notify:notify 26-healthy:--health-cmd 28-credentials:--credential 29-socket:--credential 30-sockets:--credential \
     38-boot-never:--systemd 39-soft-reboot:--survive-soft-reboot; do
     if ! grep -q -- "${pair#*:}" /tmp/help; then
         note "left out: ${pair%:*}, for want of ${pair#*:}"
