@@ -121,7 +121,7 @@ fn run(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
 const WORKERS: usize = 2;
 
 async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
-    let connection = zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
+    let connection = dbus::connect(zbus::connection::Builder::system()).await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
