@@ -143,7 +143,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
             async move { systemd.shutting_down().await.is_ok() }
         }));
     }
-    wait_for_end(&mut server).await?;
+    wait_for_end(&engine, &mut server).await?;
     stop(&engine, &systemd, &server).await
 }
 
@@ -218,14 +218,16 @@ async fn warn_about_slice(systemd: &Systemd, slice: &str) {
     }
 }
 
-async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
+async fn wait_for_end(engine: &Engine, server: &mut dbus::Server) -> Result<(), DaemonError> {
     sender::note_senders_of_term().map_err(DaemonError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => if machined_sent_it() {
-                debug!(op = "daemon", "machined asks the supervisor of a machine to end, ignoring");
+                debug!(op = "daemon", "machined asks the supervisor of a machine to end");
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.stop_closing_machines().await });
             } else {
                 return Ok(());
             },
@@ -237,7 +239,7 @@ async fn wait_for_end(server: &mut dbus::Server) -> Result<(), DaemonError> {
 }
 
 /// From systemd 259 on, machined takes who registers a machine for its supervisor, and sends it SIGTERM when the machine
-/// has ended; but we look after more than one. The unit has systemd stop us with another signal, so none is missed.
+/// has ended or is to end; but we look after more than one. The unit has systemd stop us with another signal, so none is missed.
 fn machined_sent_it() -> bool {
     let unit = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     let is_machined = |groups: String| groups.lines().any(|group| group.ends_with("/systemd-machined.service"));

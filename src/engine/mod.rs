@@ -369,6 +369,15 @@ impl Engine {
         }
     }
 
+    /// Stops the containers that machined wants to end: see [`Machines::closing`](crate::systemd::Machines::closing).
+    pub async fn stop_closing_machines(&self) {
+        for name in self.inner.machines.closing().await {
+            info!(container = %name, op = "stop", "machined asks container {name} to end.");
+            // One that has just been removed needs no stop.
+            let _ = self.stop(&name, StopOptions::default());
+        }
+    }
+
     /// Gives the DeviceSet back: every idle device is deactivated, and the pool when none is in use.
     pub async fn close_devices(&self) -> Result<(), EngineError> {
         let devices = Arc::clone(&self.inner.devices);

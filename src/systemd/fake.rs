@@ -193,6 +193,10 @@ impl Machines for FakeMachines {
         Box::pin(async {})
     }
 
+    fn closing(&self) -> BoxFuture<'static, Vec<ContainerName>> {
+        Box::pin(async { Vec::new() })
+    }
+
     fn see_off(&self, _name: &ContainerName) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }

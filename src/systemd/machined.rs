@@ -153,6 +153,11 @@ impl Machines for Machined {
         Box::pin(Self::unregister(self, name))
     }
 
+    fn closing(&self) -> BoxFuture<'static, Vec<ContainerName>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.closing().await })
+    }
+
     fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()> {
         let (shared, name) = (Arc::clone(&self.shared), name.clone());
         Box::pin(async move { shared.see_off(&name).await })
@@ -201,6 +206,29 @@ impl Shared {
         if let Ok(Err(error)) = timeout(LIMIT, self.proxy.unregister_machine(name.as_str())).await {
             tracing::debug!(machine = %name, %error, "machined did not unregister a machine");
         }
+    }
+
+    /// One of an earlier run, which is ending by itself, has another leader.
+    async fn closing(&self) -> Vec<ContainerName> {
+        let machines: Vec<Machine> = self.machines().values().map(|listed| listed.machine.clone()).collect();
+        let mut closing = Vec::new();
+        for machine in machines {
+            match timeout(LIMIT, self.state(machine.name.as_str())).await {
+                Ok(Ok((leader, state))) if leader == machine.leader && state == CLOSING => closing.push(machine.name),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(machine = %machine.name, %error, "cannot ask for a machine's state"),
+                Err(_) => tracing::debug!(machine = %machine.name, "cannot ask for a machine's state: no answer"),
+            }
+        }
+        closing
+    }
+
+    /// Leader and state of a machine that machined knows.
+    async fn state(&self, name: &str) -> zbus::Result<(u32, String)> {
+        let path = self.proxy.get_machine(name).await?;
+        let leader = property(&self.connection, MACHINED, path.as_str(), MACHINE, "Leader").await?;
+        let state = property(&self.connection, MACHINED, path.as_str(), MACHINE, "State").await?;
+        Ok((leader, state))
     }
 
     /// An unregistered machine is dropped when machined has nothing else to do, after it has stopped the machine's unit: when
@@ -312,6 +340,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(5);
 const MACHINED: &str = "org.freedesktop.machine1";
 const MACHINE: &str = "org.freedesktop.machine1.Machine";
+/// A machine's State from `machinectl terminate` on.
+const CLOSING: &str = "closing";
 const MACHINE_EXISTS: &str = "org.freedesktop.machine1.MachineExists";
 const NO_SUCH_MACHINE: &str = "org.freedesktop.machine1.NoSuchMachine";
 const ROOM_INTERVAL: Duration = Duration::from_millis(5);

@@ -193,11 +193,28 @@ impl FakeManager {
 
 struct FakeMachine(Existing);
 
+#[tokio::test]
+async fn a_machine_that_machined_wants_to_end_is_found_by_its_leader() {
+    let Some(bus) = TestBus::start() else { return };
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    let (_server, _log) = played_machined(&bus, Existing::Ours(42)).await;
+    machined.register(machine(42)).await.unwrap();
+    assert_eq!(Machines::closing(&*machined).await, [name()]);
+    // That of its last run.
+    drop(machined.register(machine(43)));
+    assert!(Machines::closing(&*machined).await.is_empty());
+}
+
 #[interface(name = "org.freedesktop.machine1.Machine")]
 impl FakeMachine {
     #[zbus(property)]
     fn service(&self) -> String {
         if self.0 == Existing::Foreign { "systemd-nspawn" } else { SERVICE }.to_owned()
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> String {
+        CLOSING.to_owned()
     }
 
     #[zbus(property)]

@@ -89,6 +89,10 @@ pub trait Machines: Send + Sync + std::fmt::Debug {
     /// Takes a machine off the list at once, and off machined's in what is returned, which ends as [`see_off`](Self::see_off) does.
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
 
+    /// The machines of the list that machined wants to end, with `machinectl terminate`: since systemd 259 it tells that to who
+    /// has registered them, by SIGTERM, and does no more.
+    fn closing(&self) -> BoxFuture<'static, Vec<ContainerName>>;
+
     /// Waits until machined has let go of a machine of ours that has ended, whoever registered it. When it does, it stops the
     /// machine's unit, by name: a scope of the next run that is there by then would be hit.
     fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()>;

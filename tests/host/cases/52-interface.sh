@@ -36,7 +36,7 @@ assert_eq "" "$(variable iface container_ttys)" "C3: nothing is listed, as machi
 ok C3
 . /etc/os-release
 assert_eq "$ID" "$(variable iface container_host_id)" "C4 container_host_id="
-assert_eq "$VERSION_ID" "$(variable iface container_host_version_id)" "C4 container_host_version_id="
+assert_eq "${VERSION_ID-}" "$(variable iface container_host_version_id)" "C4 container_host_version_id="
 ok C4
 assert_eq "" "$(variable iface SECRET_OF_THE_HOST)$(variable iface INVOCATION_ID)$(variable iface JOURNAL_STREAM)" "C8: the host's environment"
 [ -n "$(variable iface TERM)" ] || fail "C8: no TERM for a terminal"
@@ -189,7 +189,8 @@ systemctl restart systemd-machined.service
 listed() { machinectl list --no-legend | grep -q '^iface '; }; eventually 10 listed
 ok C49
 machinectl status --no-pager iface | grep -q "$unit" || fail "C50 machinectl status"
-assert_eq iface "$(ps -o machine= -p "$leader" | xargs)" "C50 ps -o machine"
+# A machined that tells a machine's part of its unit (systemd 258 and newer) keeps no way from the unit to it, and ps knows none.
+[ -n "$(machine Subgroup)" ] || assert_eq iface "$(ps -o machine= -p "$leader" | xargs)" "C50 ps -o machine"
 machinectl kill --kill-whom=leader --signal=CONT iface 2>/dev/null || machinectl kill --kill-who=leader --signal=CONT iface
 echo out >/tmp/out
 machinectl copy-to iface /tmp/out /out

@@ -92,7 +92,7 @@ journal_has() { journalctl -M deb --no-pager -o cat | grep -q 'Startup finished'
 assert_match "$(busctl -M deb --no-pager list)" org.freedesktop.systemd1 "busctl -M"
 assert_eq out "$(systemd-run -M deb --wait --quiet --pipe echo out)" "systemd-run -M"
 assert_eq 42 "$(systemd-run -M deb --wait --quiet --pipe sh -c 'exit 42' || echo $?)" "systemd-run -M: exit status"
-assert_eq deb "$(ps -o machine= -p "$(leader)" | xargs)" "ps -o machine"
+[ -n "$(machinectl show deb -p Subgroup --value)" ] || assert_eq deb "$(ps -o machine= -p "$(leader)" | xargs)" "ps -o machine"
 holmctl exec deb systemctl is-active dbus.service >/dev/null || fail "systemctl in holmctl exec"
 # Names by nss-mymachines need an address: with --network none there is none, and with the host's there is none of its own.
 assert_match "$(busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager GetMachineAddresses s deb 2>&1)" '^(a\(iay\) 0|.*networking.*)$' "addresses"
@@ -109,7 +109,8 @@ systemctl -M deb stop exported
 for how in 'machinectl reboot deb' 'systemctl -M deb reboot'; do
     before=$(leader)
     within sh -c 'echo kept >/root/kept; echo lost >/tmp/lost'
-    $how
+    # systemctl's own connection may end with the system before it has its answer.
+    $how || note "status $? of '$how'"
     anew() { [ "$(leader)" != "$before" ] && [ "$(state)" = running ]; }; eventually 20 anew
     boots deb
     assert_eq "$id kept" "$(within cat /etc/machine-id /root/kept | xargs)" "after a reboot by '$how'"
@@ -139,7 +140,7 @@ holmctl rm twin
 
 # ---- power off: from outside, from inside, by holmctl, by systemd
 for how in 'machinectl poweroff deb' 'systemctl -M deb poweroff' 'holmctl stop deb' "systemctl stop $unit"; do
-    $how
+    $how || note "status $? of '$how'"
     eventually_eq 60 stopped state
     assert_eq "0 success" "$(holmctl show deb -p ExitStatus --value) $(holmctl show deb -p Result --value)" "after '$how'"
     test ! -L "/var/log/journal/$id" || fail "C33: the link to the journal is left"
