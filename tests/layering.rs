@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("units", &["model"]),
     ("engine", &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime"]),
     ("client", &["model", "sys"]),
-    ("dbus", &["model", "engine"]),
+    ("dbus", &["model", "sys", "engine"]),
     ("cli", &["model", "sys", "units", "client"]),
     ("generator", &["model", "sys", "units"]),
     ("daemon", &["model", "sys", "config", "records", "storage", "images", "systemd", "runtime", "engine", "dbus"]),
