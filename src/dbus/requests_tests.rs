@@ -129,7 +129,8 @@ fn a_secret_is_not_repeated_in_the_error() {
 fn descriptors_belong_to_run_and_not_to_create() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let entries = || dictionary([("StandardOutput", Fd::from(&file).into()), ("TerminalSize", (24u16, 80u16).into())]);
-    let (_, io) = run("web", "debian", entries()).unwrap();
+    let (_, Start { io, for_caller }) = run("web", "debian", entries()).unwrap();
+    assert!(!for_caller, "nobody follows it");
     let output = io.stdio[1].as_ref().unwrap();
     assert_ne!(output.as_raw_fd(), file.as_raw_fd(), "a copy of our own");
     assert!(io.stdio[0].is_none() && io.monitor.is_none());
