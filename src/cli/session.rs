@@ -1,5 +1,6 @@
 //! Follows a payload until it ends: what its monitor says, signals for us that are meant for it, its terminal.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -245,6 +246,13 @@ impl Payload {
         let payload = self.clone();
         tokio::spawn(async move {
             let sent = match payload {
+                // An init takes these for something else: SIGINT for a wish to reboot.
+                Self::Container(container)
+                    if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
+                        && container.boot().await.unwrap_or(false) =>
+                {
+                    container.stop(&HashMap::new()).await.map(drop)
+                }
                 Self::Container(container) => container.kill("leader", signal).await,
                 Self::Process(process) => process.kill("leader", signal).await,
             };

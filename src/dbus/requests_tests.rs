@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
 
 use super::*;
-use crate::model::ErrorCode;
+use crate::model::{ErrorCode, HealthAction, Ready, RestartWhen};
 
 fn dictionary<const N: usize>(entries: [(&str, Variant<'_>); N]) -> Dictionary {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value.try_into_owned().unwrap())).collect()
@@ -48,6 +48,21 @@ fn every_option_of_create_arrives() {
             ("CapabilitiesAdd", vec!["cap_net_admin", "SYS_TIME"].into()),
             ("CapabilitiesDrop", vec!["ALL"].into()),
             ("NoNewPrivileges", false.into()),
+            ("LogRateLimitIntervalUSec", 30_000_000u64.into()),
+            ("LogRateLimitBurst", 100u32.into()),
+            ("Ready", "healthy".into()),
+            ("HealthCommand", vec!["/check", "-q"].into()),
+            ("HealthIntervalUSec", 1_000_000u64.into()),
+            ("HealthTimeoutUSec", 2_000_000u64.into()),
+            ("HealthRetries", 4u32.into()),
+            ("HealthStartPeriodUSec", 0u64.into()),
+            ("HealthAction", "kill".into()),
+            ("Restart", "on-failure".into()),
+            ("RestartUSec", 5u64.into()),
+            ("RestartSteps", 2u32.into()),
+            ("RestartMaxDelayUSec", 50u64.into()),
+            ("RestartLimit", 3u32.into()),
+            ("RestartLimitIntervalUSec", 60u64.into()),
         ]),
     )
     .unwrap();
@@ -72,6 +87,22 @@ fn every_option_of_create_arrives() {
     assert_eq!(request.capabilities.add, ["NET_ADMIN", "SYS_TIME"]);
     assert_eq!(request.capabilities.drop, ["ALL"]);
     assert_eq!(request.no_new_privileges, Some(false));
+    let when = RestartWhen::OnFailure;
+    let restart =
+        RestartPolicy { when, delay_usec: 5, steps: 2, max_delay_usec: 50, limit: 3, limit_interval_usec: 60 };
+    assert_eq!(request.restart, restart);
+    let health = HealthRequest {
+        command: Some(vec!["/check".into(), "-q".into()]),
+        interval_usec: Some(1_000_000),
+        timeout_usec: Some(2_000_000),
+        retries: Some(4),
+        start_period_usec: Some(0),
+        action: Some(HealthAction::Kill),
+    };
+    assert_eq!(request.health, health);
+    assert_eq!(request.ready, Ready::Healthy);
+    assert_eq!(request.log_rate, Some(LogRate { interval_usec: 30_000_000, burst: 100 }));
+    assert!(refused([("LogRateLimitBurst", 5u32.into())]).contains("go together"));
 }
 
 #[test]
@@ -86,6 +117,10 @@ fn an_empty_dictionary_leaves_everything_to_image_and_configuration() {
 fn values_out_of_range_are_refused_by_name() {
     for (key, value) in [
         ("WorkingDirectory", Variant::from("srv")),
+        ("Restart", "sometimes".into()),
+        ("Ready", "perhaps".into()),
+        ("HealthAction", "panic".into()),
+        ("HealthRetries", 0u32.into()),
         ("WorkingDirectory", "/a/../b".into()),
         ("User", "".into()),
         ("User", "a:b:c".into()),

@@ -79,6 +79,7 @@ impl Run {
             exited_usec: now_usec(),
             oom_kills,
             figures: Default::default(),
+            stop_asked: false,
         })
     }
 

@@ -22,13 +22,13 @@ use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
-use crate::model::{ContainerSpec, ExitRecord, MonitorMessage};
+use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
 use crate::sys::{pidfd, socket};
 use crate::systemd::journal::{self, Priority};
-use crate::systemd::{Scope, ScopeRequest, scope_name};
+use crate::systemd::{Scope, ScopeRequest, UnitLog, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, io.wanted_by.as_ref()));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, record, io.wanted_by.as_ref()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -59,6 +59,9 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         stopping: false,
         forced: false,
         held: false,
+        unready: spec.ready != Ready::Exec,
+        given_up: false,
+        health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;
@@ -106,9 +109,10 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
 async fn make_scope(
     engine: &Arc<Inner>,
-    spec: &ContainerSpec,
+    record: &ContainerRecord,
     wanted_by: Option<&WantedBy>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    let spec = &record.spec;
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -121,6 +125,7 @@ async fn make_scope(
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
+        log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
@@ -130,6 +135,17 @@ async fn make_scope(
 /// A service has the limits of its slice for all that it runs.
 fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
     spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
+}
+
+/// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
+/// else journald finds out.
+fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
+    vec![
+        ("CONTAINER_NAME", spec.name.to_string()),
+        ("CONTAINER_ID", spec.id.to_string()),
+        ("IMAGE_NAME", spec.image.to_string()),
+        ("HOLM_RUN", run.to_string()),
+    ]
 }
 
 async fn hand_over(

@@ -73,6 +73,10 @@ pub struct ExitRecord {
     pub oom_kills: u64,
     /// The cgroup's last figures.
     pub figures: Figures,
+    /// Whether systemd had asked the monitor to stop, as `systemctl stop` of the scope has it do. Absent in records of
+    /// older versions.
+    #[serde(default)]
+    pub stop_asked: bool,
 }
 
 impl ExitRecord {
@@ -162,6 +166,12 @@ mod tests {
         assert_eq!(Exit::from_wait_status(9), Some(Exit::Signal { number: 9, core_dumped: false }));
         assert_eq!(Exit::from_wait_status(6 | 0x80), Some(Exit::Signal { number: 6, core_dumped: true }));
         assert_eq!(Exit::from_wait_status(0x137f), None, "stopped is not ended");
+    }
+
+    #[test]
+    fn an_exit_record_of_a_version_that_knew_no_reboots_is_read() {
+        let text = r#"{"version":1,"run":3,"exit":{"code":0},"exited_usec":5,"oom_kills":0,"figures":{}}"#;
+        assert!(!serde_json::from_str::<ExitRecord>(text).unwrap().reboot);
     }
 
     #[test]
