@@ -68,6 +68,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let (run, launched) = match hand_over(engine, record, io, root, monitor, &scope, run).await {
         Ok(launched) => launched,
         Err(error) => {
+            table::release_notified(spec);
             if let Err(kept) = engine.store.remove_run(&spec.id) {
                 warn!(container = %spec.name, op = "start", "{kept}, ignoring");
             }
@@ -162,6 +163,10 @@ async fn hand_over(
     }
     let (mount, lease) = root.into_parts();
     let plan = plan(record, &io);
+    let (ours, theirs) = match plan.notify {
+        true => notified(&record.spec).map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        false => (None, None),
+    };
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
@@ -170,6 +175,7 @@ async fn hand_over(
         client: io.monitor,
         passed: io.passed.into_iter().map(|passed| passed.fd).collect(),
         credentials: io.credentials.into_iter().map(|credential| credential.fd).collect(),
+        notified: theirs,
     };
     let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
@@ -186,7 +192,7 @@ async fn hand_over(
     }
     let steps = std::mem::take(&mut launched.steps);
     let cgroup = Cgroup::new(&scope.control_group);
-    match Run::launched(run, launched) {
+    match Run::launched(run, launched, ours) {
         Ok(run) => Ok((run, steps)),
         Err(source) => {
             // It runs and nobody would see its end.
@@ -196,6 +202,14 @@ async fn hand_over(
             Err(EngineError::State { op: "watch", path: "the monitor".into(), source })
         }
     }
+}
+
+/// The way from the monitor to the daemon for what the payload says; kept over a restart before anything is said.
+fn notified(spec: &ContainerSpec) -> Result<(OwnedFd, OwnedFd), EngineError> {
+    let failed = |source| EngineError::State { op: "make", path: "a pair of sockets".into(), source };
+    let (ours, theirs) = socket::packet_pair().map_err(failed)?;
+    table::keep_notified(spec, &ours);
+    Ok((ours, theirs))
 }
 
 /// Runs the launch, and gives a monitor up that does not come to its end: a bind mount's file server may be gone, say.
@@ -233,6 +247,8 @@ fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
         terminal_size: io.terminal_size,
         fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
         credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
+        notify: io.notify || spec.ready == Ready::Notify,
+        notify_caller: io.notify,
         stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }
