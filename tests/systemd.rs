@@ -268,6 +268,7 @@ fn request_of(name: &str) -> ScopeRequest {
         timeout_stop_usec: 15_000_000,
         stop_by_monitor: false,
         wanted_by: None,
+        log: Default::default(),
     }
 }
 

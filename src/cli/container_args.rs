@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::error::CliError;
 use crate::client::CreateOptions;
-use crate::model::{BindMount, Bytes, ContainerName, ImageName, Signal, SignalError, Usec};
+use crate::model::{
+    BindMount, Bytes, ContainerName, HealthAction, ImageName, LogRate, Ready, RestartWhen, Signal, SignalError, Usec,
+};
 
 /// What defines a container.
 #[derive(Debug, Args)]
@@ -84,6 +86,52 @@ pub(crate) struct ContainerArgs {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<Signal>,
+    /// How many lines of its output the journal takes, such as 1000/30: in seconds; none for any number
+    #[arg(long, value_name = "LINES/SECONDS", value_parser = parse_log_rate)]
+    log_rate_limit: Option<LogRate>,
+    /// When it counts as started: exec (its program runs) or healthy (its check passes)
+    #[arg(long, value_name = "WHEN")]
+    ready: Option<Ready>,
+    /// A command inside that tells by its status whether all is well: a line for a shell, or a JSON array of words
+    #[arg(long, value_name = "COMMAND", value_parser = parse_health_command)]
+    health_cmd: Option<HealthCommand>,
+    /// The time from one check to the next
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_interval: Option<Usec>,
+    /// How long one may take
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_timeout: Option<Usec>,
+    /// How many in a row must fail
+    #[arg(long, value_name = "NUMBER")]
+    health_retries: Option<u32>,
+    /// For how long after the start failures do not count
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    health_start_period: Option<Usec>,
+    /// What to do when it is unhealthy: none, kill, restart or stop
+    #[arg(long, value_name = "ACTION")]
+    health_on_failure: Option<HealthAction>,
+    /// No check, whatever the image says
+    #[arg(long, conflicts_with = "health_cmd")]
+    no_healthcheck: bool,
+    /// Start it again after which ends: no, on-success, on-failure, on-abnormal, on-abort or always; with a number, at most
+    /// so often
+    #[arg(long, value_name = "WHEN[:NUMBER]", value_parser = parse_restart)]
+    restart: Option<Restart>,
+    /// The wait before the first try, which grows with each
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_delay: Option<Usec>,
+    /// The longest wait
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_max_delay: Option<Usec>,
+    /// In how many steps the wait grows; 0 for not at all
+    #[arg(long, value_name = "NUMBER", requires = "restart")]
+    restart_steps: Option<u32>,
+    /// How many tries there are; 0 for any number
+    #[arg(long, value_name = "NUMBER", requires = "restart")]
+    restart_limit: Option<u32>,
+    /// Count only the tries of so much time
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
+    restart_limit_interval: Option<Usec>,
     /// A note on the container
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -105,6 +153,17 @@ enum Network {
     None,
     /// The host's
     Host,
+}
+
+/// Program and arguments.
+#[derive(Debug, Clone)]
+struct HealthCommand(Vec<String>);
+
+/// `WHEN[:NUMBER]`.
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    when: RestartWhen,
+    limit: Option<u32>,
 }
 
 /// As people know it from other container tools.
@@ -166,6 +225,24 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
             stop_timeout_usec: self.stop_timeout,
             auto_remove: self.rm,
+            log_rate: self.log_rate_limit.map(|rate| (rate.burst, rate.interval_usec)),
+            ready: self.ready.map(|ready| ready.as_str().to_owned()),
+            health_command: if self.no_healthcheck {
+                Some(Vec::new())
+            } else {
+                self.health_cmd.map(|command| command.0)
+            },
+            health_interval_usec: self.health_interval,
+            health_timeout_usec: self.health_timeout,
+            health_retries: self.health_retries,
+            health_start_period_usec: self.health_start_period,
+            health_action: self.health_on_failure.map(|action| action.as_str().to_owned()),
+            restart: self.restart.as_ref().map(|restart| restart.when.as_str().to_owned()),
+            restart_usec: self.restart_delay,
+            restart_steps: self.restart_steps,
+            restart_max_delay_usec: self.restart_max_delay,
+            restart_limit: self.restart_limit.or(self.restart.and_then(|restart| restart.limit)),
+            restart_limit_interval_usec: self.restart_limit_interval,
             labels: labels(&self.label),
             cap_add: capabilities(&self.cap_add),
             cap_drop: capabilities(&self.cap_drop),
@@ -248,6 +325,43 @@ fn parse_mount(text: &str) -> Result<BindMount, String> {
     let source = std::path::absolute(Path::new(source)).map_err(|error| error.to_string())?;
     let source = source.into_os_string().into_string().map_err(|_| "the source is not UTF-8")?;
     Ok(BindMount { source, destination: destination.to_owned(), read_only })
+}
+
+/// `LINES/SECONDS`, or `none`.
+fn parse_log_rate(text: &str) -> Result<LogRate, String> {
+    if text == "none" {
+        return Ok(LogRate { interval_usec: 0, burst: 0 });
+    }
+    let error = || "write LINES/SECONDS, such as 1000/30, or none".to_owned();
+    let (lines, seconds) = text.split_once('/').ok_or_else(error)?;
+    let burst = lines.parse().ok().filter(|lines| *lines > 0).ok_or_else(error)?;
+    let interval_usec = parse_seconds(seconds).ok().filter(|usec| *usec > 0).ok_or_else(error)?;
+    Ok(LogRate { interval_usec, burst })
+}
+
+/// `none` is none, as people know it from elsewhere; a line that begins with a bracket is an array.
+fn parse_health_command(text: &str) -> Result<HealthCommand, String> {
+    match text.trim_start() {
+        "" => Err("the command is empty: for no check say --no-healthcheck".into()),
+        "none" => Ok(HealthCommand(Vec::new())),
+        array if array.starts_with('[') => serde_json::from_str(array)
+            .map(HealthCommand)
+            .map_err(|error| format!("this is not a JSON array of strings: {error}")),
+        _ => Ok(HealthCommand(["/bin/sh", "-c", text].map(str::to_owned).to_vec())),
+    }
+}
+
+/// A word of systemd's, or one that people know from elsewhere and that means the same here.
+fn parse_restart(text: &str) -> Result<Restart, String> {
+    let (word, limit) = match text.split_once(':') {
+        Some((word, limit)) => {
+            let number = limit.parse().map_err(|_| format!("'{limit}' is not a number of tries"))?;
+            (word, Some(number))
+        }
+        None => (text, None),
+    };
+    let when = if word == "unless-stopped" { RestartWhen::Always } else { word.parse()? };
+    Ok(Restart { when, limit })
 }
 
 /// CPUs as µs of CPU time per second of wall-clock time.

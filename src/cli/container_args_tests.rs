@@ -76,6 +76,32 @@ fn every_option_has_its_key() {
         "[\"/bin/sh\",\"-c\"]",
         "--slice",
         "web.slice",
+        "--log-rate-limit",
+        "100/30",
+        "--ready",
+        "healthy",
+        "--health-cmd",
+        "test -e /ok",
+        "--health-interval",
+        "5",
+        "--health-timeout",
+        "1",
+        "--health-retries",
+        "2",
+        "--health-start-period",
+        "60",
+        "--health-on-failure",
+        "restart",
+        "--restart",
+        "on-failure:5",
+        "--restart-delay",
+        "0.5",
+        "--restart-max-delay",
+        "30",
+        "--restart-steps",
+        "4",
+        "--restart-limit-interval",
+        "600",
         "debian",
         "echo",
         "-n",
@@ -86,7 +112,12 @@ fn every_option_has_its_key() {
         "TasksMax": 64, "Size": 10u64 << 30, "User": "1000:1000", "WorkingDirectory": "/tmp", "Hostname": "h",
         "Network": "host", "CapabilitiesAdd": ["NET_RAW", "SYS_TIME"], "CapabilitiesDrop": ["ALL"],
         "NoNewPrivileges": false, "ReadOnly": true, "Init": true, "StopTimeoutUSec": 2_500_000, "StopSignal": 2,
-        "Labels": {"a": "b", "c": ""}, "Entrypoint": ["/bin/sh", "-c"], "Slice": "web.slice", "Command": ["echo", "-n"],
+        "Labels": {"a": "b", "c": ""}, "Entrypoint": ["/bin/sh", "-c"], "Slice": "web.slice", "Restart": "on-failure", "RestartUSec": 500_000,
+        "RestartMaxDelayUSec": 30_000_000, "RestartSteps": 4, "RestartLimit": 5, "RestartLimitIntervalUSec": 600_000_000,
+        "HealthCommand": ["/bin/sh", "-c", "test -e /ok"], "HealthIntervalUSec": 5_000_000,
+        "HealthTimeoutUSec": 1_000_000, "HealthRetries": 2, "HealthStartPeriodUSec": 60_000_000,
+        "HealthAction": "restart", "Ready": "healthy",
+        "LogRateLimitBurst": 100, "LogRateLimitIntervalUSec": 30_000_000, "Command": ["echo", "-n"],
     });
     assert_eq!(request(&line), expected);
 }
@@ -170,4 +201,32 @@ fn seconds_are_exact() {
     for text in ["", ".", "-1", "1.2.3", "0.1234567", "99999999999999999999", "1e3"] {
         assert!(parse_seconds(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_rate_is_lines_in_seconds() {
+    let none = json!({"LogRateLimitBurst": 0, "LogRateLimitIntervalUSec": 0});
+    assert_eq!(request(&["--log-rate-limit", "none", "debian"]), none);
+    for bad in ["100", "0/1", "1/0", "a/b"] {
+        assert!(refused(&["--log-rate-limit", bad, "debian"]).contains("LINES/SECONDS"), "{bad}");
+    }
+}
+
+#[test]
+fn a_check_is_a_line_for_a_shell_or_words() {
+    assert_eq!(request(&["--health-cmd", r#"["/check","-q"]"#, "debian"]), json!({"HealthCommand": ["/check", "-q"]}));
+    for none in [&["--health-cmd", "none", "debian"][..], &["--no-healthcheck", "debian"]] {
+        assert_eq!(request(none), json!({"HealthCommand": []}));
+    }
+    assert!(refused(&["--health-cmd", "[1]", "debian"]).contains("JSON"));
+    assert!(refused(&["--health-on-failure", "panic", "debian"]).contains("restart"));
+}
+
+#[test]
+fn restart_takes_systemds_words_and_a_number_of_tries() {
+    assert_eq!(request(&["--restart", "always", "debian"]), json!({"Restart": "always"}));
+    assert_eq!(request(&["--restart", "unless-stopped", "debian"]), json!({"Restart": "always"}));
+    assert!(refused(&["--restart", "sometimes", "debian"]).contains("on-abnormal"));
+    assert!(refused(&["--restart", "always:x", "debian"]).contains("number of tries"));
+    assert!(refused(&["--restart-delay", "1", "debian"]).contains("--restart"));
 }

@@ -91,6 +91,8 @@ enum Verb {
     Attach(attach::Args),
     /// Show what a container wrote
     Logs(logs::Args),
+    /// Show how a container's last runs ended, and what they used
+    Runs(runs::Args),
     /// Wait until containers have ended
     Wait(wait::Args),
     /// Show what containers use
@@ -168,6 +170,7 @@ async fn dispatch(verb: Verb, inherited: passed::Named) -> Outcome {
         Verb::Shell(args) => shell::run(args).await,
         Verb::Attach(args) => attach::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
+        Verb::Runs(args) => runs::run(args).await,
         Verb::Wait(args) => wait::run(args).await,
         Verb::Stats(args) => stats::run(args).await,
         Verb::Events(args) => events::run(args).await,

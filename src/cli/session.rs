@@ -1,5 +1,6 @@
 //! Follows a payload until it ends: what its monitor says, signals for us that are meant for it, its terminal.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -81,7 +82,7 @@ impl Session {
     /// As [`prepare`](Self::prepare), for a run: when we belong to a service, its stop is the payload's.
     pub(crate) fn prepare_run(streams: Streams) -> Result<(Self, Io), CliError> {
         let (session, io) = Self::prepare(streams)?;
-        Ok((Self { of_service: in_service(), ..session }, io))
+        Ok((Self { of_service: in_service(), ..session }, Io { notify: notify::is_wanted(), ..io }))
     }
 
     fn new(interactive: bool) -> Result<Self, CliError> {
@@ -113,6 +114,7 @@ impl Session {
                 biased;
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
+                    MonitorEvent::Notified(text) => notify::pass_on(&text),
                     MonitorEvent::Exited(end) => {
                         if start.is_some() {
                             notify::ready();
@@ -245,6 +247,13 @@ impl Payload {
         let payload = self.clone();
         tokio::spawn(async move {
             let sent = match payload {
+                // An init takes these for something else: SIGINT for a wish to reboot.
+                Self::Container(container)
+                    if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
+                        && container.boot().await.unwrap_or(false) =>
+                {
+                    container.stop(&HashMap::new()).await.map(drop)
+                }
                 Self::Container(container) => container.kill("leader", signal).await,
                 Self::Process(process) => process.kill("leader", signal).await,
             };

@@ -53,6 +53,34 @@ pub struct CreateOptions {
     pub stop_timeout_usec: Option<Usec>,
     /// Whether it is removed after its run.
     pub auto_remove: bool,
+    /// How many lines the journal takes, and within which time; 0 and 0 for any number.
+    pub log_rate: Option<(u32, Usec)>,
+    /// When it counts as started.
+    pub ready: Option<String>,
+    /// The command that checks its health; an empty one is none, whatever the image says.
+    pub health_command: Option<Vec<String>>,
+    /// The time from one check to the next.
+    pub health_interval_usec: Option<Usec>,
+    /// How long one may take.
+    pub health_timeout_usec: Option<Usec>,
+    /// How many in a row must fail.
+    pub health_retries: Option<u32>,
+    /// For how long failures do not count.
+    pub health_start_period_usec: Option<Usec>,
+    /// What is done with one that is unhealthy.
+    pub health_action: Option<String>,
+    /// After which ends it is started again.
+    pub restart: Option<String>,
+    /// The wait before the first try.
+    pub restart_usec: Option<Usec>,
+    /// In how many steps it grows.
+    pub restart_steps: Option<u32>,
+    /// To how much.
+    pub restart_max_delay_usec: Option<Usec>,
+    /// How many tries there are.
+    pub restart_limit: Option<u32>,
+    /// Within which time.
+    pub restart_limit_interval_usec: Option<Usec>,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capabilities to add.
@@ -87,6 +115,21 @@ impl CreateOptions {
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
         dict.some("StopTimeoutUSec", self.stop_timeout_usec);
         dict.flag("AutoRemove", self.auto_remove);
+        dict.some("LogRateLimitBurst", self.log_rate.map(|(burst, _)| burst));
+        dict.some("LogRateLimitIntervalUSec", self.log_rate.map(|(_, interval)| interval));
+        dict.some("Ready", self.ready);
+        dict.some("HealthCommand", self.health_command);
+        dict.some("HealthIntervalUSec", self.health_interval_usec);
+        dict.some("HealthTimeoutUSec", self.health_timeout_usec);
+        dict.some("HealthRetries", self.health_retries);
+        dict.some("HealthStartPeriodUSec", self.health_start_period_usec);
+        dict.some("HealthAction", self.health_action);
+        dict.some("Restart", self.restart);
+        dict.some("RestartUSec", self.restart_usec);
+        dict.some("RestartSteps", self.restart_steps);
+        dict.some("RestartMaxDelayUSec", self.restart_max_delay_usec);
+        dict.some("RestartLimit", self.restart_limit);
+        dict.some("RestartLimitIntervalUSec", self.restart_limit_interval_usec);
         dict.some("Labels", Some(self.labels).filter(|labels| !labels.is_empty()));
         dict.list("CapabilitiesAdd", self.cap_add);
         dict.list("CapabilitiesDrop", self.cap_drop);
@@ -136,6 +179,8 @@ pub struct Io {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the monitor passes on what the payload says about itself. Only for a run.
+    pub notify: bool,
     /// Descriptors for the payload, with their names. Only for a run.
     pub passed: Vec<(String, OwnedFd)>,
     /// Credentials: names, and what they are read from. Only for a run.
@@ -158,6 +203,9 @@ impl Io {
         }
         if let Some(size) = self.terminal_size {
             options.insert("TerminalSize", Variant::from(size));
+        }
+        if self.notify {
+            options.insert("Notify", Variant::from(true));
         }
         for (key, fds) in [("Fds", self.passed), ("Credentials", self.credentials)] {
             if !fds.is_empty() {

@@ -97,6 +97,10 @@ pub trait Container {
     fn attach(&self) -> zbus::Result<HashMap<String, OwnedFd>>;
     /// Its figures.
     fn get_stats(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// What its checks said.
+    fn get_health(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// Its last runs, newest last.
+    fn get_runs(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
     /// Its os-release(5).
     #[zbus(name = "GetOSRelease")]
     fn get_os_release(&self) -> zbus::Result<HashMap<String, String>>;
@@ -108,6 +112,9 @@ pub trait Container {
     /// Its state.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
+    /// Whether its payload is the init of a whole system.
+    #[zbus(property)]
+    fn boot(&self) -> zbus::Result<bool>;
     /// Its unit.
     #[zbus(property)]
     fn unit(&self) -> zbus::Result<String>;

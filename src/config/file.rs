@@ -61,6 +61,8 @@ struct Containers {
     #[serde(deserialize_with = "seconds")]
     stop_timeout_sec: Option<Duration>,
     pids_limit: Option<TaskLimit>,
+    #[serde(deserialize_with = "few")]
+    keep_runs: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,6 +98,7 @@ impl File {
         replace(&mut config.containers.slice, containers.slice);
         replace(&mut config.containers.stop_timeout, containers.stop_timeout_sec);
         replace(&mut config.containers.pids_limit, containers.pids_limit.map(|limit| limit.0));
+        replace(&mut config.containers.keep_runs, containers.keep_runs);
         replace(&mut config.log.level, log.level);
         replace(&mut config.runtime.init_path, runtime.init_path);
     }
@@ -158,6 +161,15 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
         return Err(D::Error::custom("too long: use at most 86400 seconds (a day)"));
     }
     Ok(Some(seconds))
+}
+
+/// They are written to the disk at each end, and read at each start of holmd.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let number = usize::deserialize(deserializer)?;
+    if number > MOST_RUNS {
+        return Err(D::Error::custom(format!("too many: use at most {MOST_RUNS}")));
+    }
+    Ok(Some(number))
 }
 
 fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
@@ -228,4 +240,5 @@ enum IntegerOrFloat {
 }
 
 const SMALLEST_SIZE: Bytes = Bytes(4 * Bytes::MIB);
+const MOST_RUNS: usize = 1000;
 const LONGEST_STOP: Duration = Duration::from_secs(86_400);

@@ -72,6 +72,8 @@ pub struct ContainersConfig {
     pub stop_timeout: Duration,
     /// `pids-limit`: tasks a container may have; `None` is `"none"`, no limit.
     pub pids_limit: Option<u64>,
+    /// `keep-runs`: how many of its last runs each remembers, with their figures.
+    pub keep_runs: usize,
 }
 
 /// What is logged.
@@ -171,6 +173,7 @@ impl Default for ContainersConfig {
             stop_timeout: Duration::from_secs(10),
             // A fork bomb in one container must not take the host's process table; podman's default is the same.
             pids_limit: Some(2048),
+            keep_runs: 10,
         }
     }
 }

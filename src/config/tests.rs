@@ -48,6 +48,7 @@ fn every_key_is_read() {
         slice = "my-own.slice"
         stop-timeout-sec = 2.5
         pids-limit = "none"
+        keep-runs = 0
         [log]
         level = "debug"
         [runtime]
@@ -76,6 +77,7 @@ fn every_key_is_read() {
                 slice: "my-own.slice".into(),
                 stop_timeout: Duration::from_millis(2500),
                 pids_limit: None,
+                keep_runs: 0,
             },
             log: LogConfig { level: LogLevel::Debug },
             runtime: RuntimeConfig { init_path: "/opt/holm-init".into() },

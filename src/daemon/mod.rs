@@ -134,6 +134,7 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
     )?;
     info!(op = "daemon", driver = engine.driver().as_str(), "holmd {} is ready ({name:?}).", env!("CARGO_PKG_VERSION"));
     notify::ready("Ready.").map_err(DaemonError::Notify)?;
+    engine.begin_restarts();
     if let Some(every) = notify::watchdog() {
         let systemd = Arc::clone(&systemd);
         // Asked through the bus connection that requests come through.
@@ -159,6 +160,7 @@ async fn open_engine(
             slice: config.containers.slice.clone(),
             stop_timeout_usec: u64::try_from(config.containers.stop_timeout.as_micros()).unwrap_or(u64::MAX),
             pids_limit: config.containers.pids_limit,
+            keep_runs: config.containers.keep_runs,
         },
         devices,
         scopes: systemd,

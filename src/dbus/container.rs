@@ -15,9 +15,12 @@ use super::error::{Error, Result};
 use super::options::Dictionary;
 use super::paths::{self, Path};
 use super::requests;
+use super::runs;
 use super::table::Latest;
 use crate::engine::{ContainerView, EngineError, ExecRequest, Executed, Who};
-use crate::model::{ContainerId, ContainerName, ErrorCode, Exit, Lifetime, RunResult, Signal, SnapshotName};
+use crate::model::{
+    ContainerId, ContainerName, ErrorCode, Exit, HealthState, Lifetime, RunResult, Signal, SnapshotName,
+};
 
 /// Descriptors by name, as `a{sh}`.
 type Descriptors = HashMap<&'static str, zbus::OwnedFd>;
@@ -257,6 +260,22 @@ impl Container {
         Ok(self.door.open()?.engine.processes(&self.name).await?)
     }
 
+    /// What its checks said in this run: Failures u (in a row, of those that count), Checks u, and of the last one LastUSec t,
+    /// TookUSec t, ExitStatus i (-1: killed after its time, or not begun) and Output s, the beginning of what it wrote.
+    #[zbus(out_args("health"))]
+    async fn get_health(&self) -> Result<HashMap<&'static str, Variant<'static>>> {
+        Ok(health(self.door.open()?.engine.health(&self.name)?))
+    }
+
+    /// Its last runs, newest last, with the one under way: Run t (its number), StartedUSec t, and of one that has ended EndedUSec
+    /// t, Result s, ExitStatus i (-1: nobody knows), Signal i (0: none), Failed b, OOMKills t; CPUUsageUSec t, MemoryPeak t,
+    /// TasksPeak t, IOReadBytes t and IOWriteBytes t as far as the kernel counted them.
+    #[zbus(out_args("runs"))]
+    async fn get_runs(&self) -> Result<Vec<HashMap<&'static str, Variant<'static>>>> {
+        let view = self.door.open()?.engine.container(&self.name)?;
+        Ok(runs::dictionaries(&view))
+    }
+
     /// The container's os-release(5).
     #[zbus(name = "GetOSRelease", out_args("fields"))]
     async fn get_os_release(&self) -> Result<HashMap<String, String>> {
@@ -326,6 +345,12 @@ impl Container {
         self.view.get().spec.process.command.clone()
     }
 
+    /// Whether the payload is the init of a whole system.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn boot(&self) -> bool {
+        self.view.get().spec.boot
+    }
+
     /// Whether the payload has a terminal.
     #[zbus(property(emits_changed_signal = "const"))]
     fn terminal(&self) -> bool {
@@ -375,6 +400,30 @@ impl Container {
         self.view.get().oom_kills
     }
 
+    /// How it is by its own check: none (it has none, or does not run), starting, healthy or unhealthy.
+    #[zbus(property)]
+    fn health(&self) -> &str {
+        self.view.get().health.as_str()
+    }
+
+    /// After which ends it is started again: no, on-success, on-failure, on-abnormal, on-abort or always.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn restart_policy(&self) -> &str {
+        self.view.get().spec.restart.when.as_str()
+    }
+
+    /// How often its policy has started it again since somebody started it.
+    #[zbus(property)]
+    fn restart_count(&self) -> u32 {
+        self.view.get().restart_count
+    }
+
+    /// When its policy starts it again; 0 when it does not wait for that.
+    #[zbus(property, name = "NextRestartUSec")]
+    fn next_restart_usec(&self) -> u64 {
+        self.view.get().next_restart_usec
+    }
+
     /// Its snapshots in order of name, and when each was made.
     #[zbus(property)]
     fn snapshots(&self) -> Vec<(String, u64)> {
@@ -398,6 +447,18 @@ impl Container {
     fn auto_remove(&self) -> bool {
         self.view.get().spec.lifetime == Lifetime::OneRun
     }
+}
+
+/// What is not known is left out.
+fn health(state: HealthState) -> HashMap<&'static str, Variant<'static>> {
+    let mut values = HashMap::from([("Failures", state.failures.into()), ("Checks", state.checks.into())]);
+    if let Some(last) = state.last {
+        values.insert("LastUSec", last.at_usec.into());
+        values.insert("TookUSec", last.took_usec.into());
+        values.insert("ExitStatus", last.exit.map_or(-1, Exit::status).into());
+        values.insert("Output", last.output.into());
+    }
+    values
 }
 
 /// Fills each absent stream with one end of a pipe (both close-on-exec); returns the other ends.

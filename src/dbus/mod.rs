@@ -36,6 +36,7 @@ pub mod paths;
 mod process;
 mod publisher;
 mod requests;
+mod runs;
 mod standard;
 mod table;
 mod tree;

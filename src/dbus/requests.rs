@@ -9,10 +9,12 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo,
+    StopOptions, WantedBy, Who,
 };
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode,
+    RestartPolicy, Signal, SnapshotName,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -174,6 +176,10 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         stop_signal: options.parse("StopSignal", Signal::from_number)?,
         stop_timeout_usec: options.take("StopTimeoutUSec")?,
         lifetime: if options.flag("AutoRemove")? { Lifetime::OneRun } else { Lifetime::Kept },
+        restart: restart(options)?,
+        log_rate: log_rate(options)?,
+        ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
+        health: health(options)?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,
         no_new_privileges: options.take("NoNewPrivileges")?,
@@ -187,6 +193,7 @@ fn start_from(options: &mut Options) -> Result<Start> {
     let mut io = io_from(options)?;
     let for_caller = wanted_by.is_none() && io.monitor.is_some();
     io.wanted_by = wanted_by.flatten();
+    io.notify = options.flag("Notify")?;
     io.passed = options.parse("Fds", |fds| passed(fds, is_fd_name))?.unwrap_or_default();
     io.credentials = options.parse("Credentials", credentials)?.unwrap_or_default();
     Ok(Start { io, for_caller })
@@ -214,6 +221,42 @@ fn limits(options: &mut Options) -> Result<Limits> {
         memory: options.parse("MemoryMax", positive)?.map(Bytes),
         pids: options.parse("TasksMax", positive)?,
         cpu_usec_per_sec: options.parse("CPUQuotaPerSecUSec", positive)?,
+    })
+}
+
+fn restart(options: &mut Options) -> Result<RestartPolicy> {
+    let default = RestartPolicy::default();
+    Ok(RestartPolicy {
+        when: options.parse("Restart", |word: String| word.parse())?.unwrap_or(default.when),
+        delay_usec: options.take("RestartUSec")?.unwrap_or(default.delay_usec),
+        steps: options.take("RestartSteps")?.unwrap_or(default.steps),
+        max_delay_usec: options.take("RestartMaxDelayUSec")?.unwrap_or(default.max_delay_usec),
+        limit: options.take("RestartLimit")?.unwrap_or(default.limit),
+        limit_interval_usec: options
+            .parse("RestartLimitIntervalUSec", positive)?
+            .unwrap_or(default.limit_interval_usec),
+    })
+}
+
+/// Each of the two needs the other: there is no sense in one of systemd's defaults with one of the caller's.
+fn log_rate(options: &mut Options) -> Result<Option<LogRate>> {
+    let interval = options.take("LogRateLimitIntervalUSec")?;
+    let burst = options.take("LogRateLimitBurst")?;
+    match (interval, burst) {
+        (None, None) => Ok(None),
+        (Some(interval_usec), Some(burst)) => Ok(Some(LogRate { interval_usec, burst })),
+        _ => Err(Error::invalid("options 'LogRateLimitIntervalUSec' and 'LogRateLimitBurst' go together: give both")),
+    }
+}
+
+fn health(options: &mut Options) -> Result<HealthRequest> {
+    Ok(HealthRequest {
+        command: options.take("HealthCommand")?,
+        interval_usec: options.parse("HealthIntervalUSec", positive)?,
+        timeout_usec: options.parse("HealthTimeoutUSec", positive)?,
+        retries: options.parse("HealthRetries", at_least_one)?,
+        start_period_usec: options.take("HealthStartPeriodUSec")?,
+        action: options.parse("HealthAction", |word: String| word.parse())?,
     })
 }
 
@@ -246,6 +289,10 @@ fn bind_mounts(mounts: Vec<(String, String, bool)>) -> Parsed<Vec<BindMount>> {
 
 fn positive(number: u64) -> Parsed<u64> {
     if number > 0 { Ok(number) } else { Err("must be greater than 0; leave it out for no limit of its own".into()) }
+}
+
+fn at_least_one(number: u32) -> Parsed<u32> {
+    if number > 0 { Ok(number) } else { Err("must be greater than 0".into()) }
 }
 
 fn network(word: String) -> Parsed<NetworkMode> {

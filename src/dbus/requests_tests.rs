@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
 
 use super::*;
-use crate::model::ErrorCode;
+use crate::model::{ErrorCode, HealthAction, Ready, RestartWhen};
 
 fn dictionary<const N: usize>(entries: [(&str, Variant<'_>); N]) -> Dictionary {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value.try_into_owned().unwrap())).collect()
@@ -48,6 +48,21 @@ fn every_option_of_create_arrives() {
             ("CapabilitiesAdd", vec!["cap_net_admin", "SYS_TIME"].into()),
             ("CapabilitiesDrop", vec!["ALL"].into()),
             ("NoNewPrivileges", false.into()),
+            ("LogRateLimitIntervalUSec", 30_000_000u64.into()),
+            ("LogRateLimitBurst", 100u32.into()),
+            ("Ready", "healthy".into()),
+            ("HealthCommand", vec!["/check", "-q"].into()),
+            ("HealthIntervalUSec", 1_000_000u64.into()),
+            ("HealthTimeoutUSec", 2_000_000u64.into()),
+            ("HealthRetries", 4u32.into()),
+            ("HealthStartPeriodUSec", 0u64.into()),
+            ("HealthAction", "kill".into()),
+            ("Restart", "on-failure".into()),
+            ("RestartUSec", 5u64.into()),
+            ("RestartSteps", 2u32.into()),
+            ("RestartMaxDelayUSec", 50u64.into()),
+            ("RestartLimit", 3u32.into()),
+            ("RestartLimitIntervalUSec", 60u64.into()),
         ]),
     )
     .unwrap();
@@ -72,6 +87,22 @@ fn every_option_of_create_arrives() {
     assert_eq!(request.capabilities.add, ["NET_ADMIN", "SYS_TIME"]);
     assert_eq!(request.capabilities.drop, ["ALL"]);
     assert_eq!(request.no_new_privileges, Some(false));
+    let when = RestartWhen::OnFailure;
+    let restart =
+        RestartPolicy { when, delay_usec: 5, steps: 2, max_delay_usec: 50, limit: 3, limit_interval_usec: 60 };
+    assert_eq!(request.restart, restart);
+    let health = HealthRequest {
+        command: Some(vec!["/check".into(), "-q".into()]),
+        interval_usec: Some(1_000_000),
+        timeout_usec: Some(2_000_000),
+        retries: Some(4),
+        start_period_usec: Some(0),
+        action: Some(HealthAction::Kill),
+    };
+    assert_eq!(request.health, health);
+    assert_eq!(request.ready, Ready::Healthy);
+    assert_eq!(request.log_rate, Some(LogRate { interval_usec: 30_000_000, burst: 100 }));
+    assert!(refused([("LogRateLimitBurst", 5u32.into())]).contains("go together"));
 }
 
 #[test]
@@ -86,6 +117,10 @@ fn an_empty_dictionary_leaves_everything_to_image_and_configuration() {
 fn values_out_of_range_are_refused_by_name() {
     for (key, value) in [
         ("WorkingDirectory", Variant::from("srv")),
+        ("Restart", "sometimes".into()),
+        ("Ready", "perhaps".into()),
+        ("HealthAction", "panic".into()),
+        ("HealthRetries", 0u32.into()),
         ("WorkingDirectory", "/a/../b".into()),
         ("User", "".into()),
         ("User", "a:b:c".into()),
@@ -137,6 +172,40 @@ fn descriptors_belong_to_run_and_not_to_create() {
     assert_eq!(io.terminal_size, Some((24, 80)));
     let message = create("web", "debian", entries()).unwrap_err().message;
     assert!(message.contains("unknown option 'StandardOutput'"), "{message}");
+}
+
+#[test]
+fn a_run_that_somebody_follows_is_of_their_service_unless_they_say_otherwise() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let with = |wanted_by: &'static str| {
+        start(dictionary([("Monitor", Fd::from(&file).into()), ("WantedBy", wanted_by.into())]))
+    };
+    assert!(start(dictionary([("Monitor", Fd::from(&file).into())])).unwrap().for_caller);
+    let none = with("").unwrap();
+    assert!(!none.for_caller && none.io.wanted_by.is_none());
+    let said = with("shop@1.service").unwrap();
+    assert!(!said.for_caller);
+    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None }));
+    for bad in ["web", ".service", "a b.service", "web.mount", "../web.service"] {
+        assert!(with(bad).unwrap_err().message.contains("WantedBy"), "{bad}");
+    }
+}
+
+#[test]
+fn descriptors_and_credentials_are_passed_by_name() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let named = |key: &'static str, names: &[&str]| {
+        let fds: Vec<_> = names.iter().map(|name| ((*name).to_owned(), Fd::from(&file))).collect();
+        start(dictionary([(key, fds.into())]))
+    };
+    let io = named("Fds", &["http", "http", ""]).unwrap().io;
+    assert_eq!(io.passed.iter().map(|passed| passed.name.as_str()).collect::<Vec<_>>(), ["http", "http", ""]);
+    assert_eq!(named("Credentials", &["db.key"]).unwrap().io.credentials[0].name, "db.key");
+    for (key, bad) in
+        [("Fds", &["a:b"][..]), ("Credentials", &["a/b"]), ("Credentials", &[".."]), ("Credentials", &["a", "a"])]
+    {
+        assert!(named(key, bad).unwrap_err().message.contains(key), "{bad:?}");
+    }
 }
 
 #[test]

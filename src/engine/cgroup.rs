@@ -20,6 +20,8 @@ pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 const PAYLOAD: &str = "payload";
 /// The prefix of sub-cgroups of processes that entered.
 const EXEC: &str = "exec-";
+/// The prefix of those among them that check its health.
+const CHECK: &str = "exec-health-";
 /// How long the kernel may take to freeze everything.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,16 @@ impl Cgroup {
             signal_member(pid, &group, signal);
         }
         Ok(())
+    }
+
+    /// Kills every check of its health.
+    pub(super) fn kill_checks(&self) -> io::Result<()> {
+        let is_check = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(CHECK));
+        let mut result = Ok(());
+        for group in self.groups()?.iter().filter(|group| is_check(group)) {
+            result = result.and(gone_is_fine(fs::write(group.join("cgroup.kill"), "1")));
+        }
+        result
     }
 
     /// Signals every process of the payload and of what entered.
@@ -301,6 +313,14 @@ mod tests {
         assert!(cgroup.kill_all().is_err());
         assert_eq!(fs::read_to_string(directory.path().join("payload/cgroup.kill")).unwrap(), "1");
         assert!(!directory.path().join("supervisor/cgroup.kill").exists());
+    }
+
+    #[test]
+    fn checks_are_killed_without_the_rest() {
+        let (directory, cgroup) = scope(&["exec-1", "exec-health-7", "payload"]);
+        cgroup.kill_checks().unwrap();
+        let killed = |part: &str| directory.path().join(part).join("cgroup.kill").exists();
+        assert_eq!(["exec-1", "exec-health-7", "payload"].map(killed), [false, true, false]);
     }
 
     #[test]

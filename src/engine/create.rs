@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::boot;
 use super::error::EngineError;
-use super::request::CreateRequest;
+use super::request::{CreateRequest, HealthRequest};
 use crate::model::{
-    BindMount, ContainerId, ContainerName, ContainerSpec, ImageConfig, ImageInfo, Limits, NetworkMode, Process, Signal,
-    StopPolicy,
+    BindMount, ContainerId, ContainerName, ContainerSpec, HealthCheck, ImageConfig, ImageInfo, Lifetime, Limits,
+    NetworkMode, Process, Ready, RestartWhen, Signal, StopPolicy,
 };
 
 /// What a container gets when neither caller nor image says otherwise.
@@ -41,6 +41,11 @@ pub(super) fn define(
     request.slice.as_deref().map_or(Ok(()), check_slice)?;
     request.mounts.iter().try_for_each(check_mount)?;
     check_limits(&request.limits)?;
+    check_restart(&request)?;
+    let health = health(request.health, image.config.health.as_ref())?;
+    if request.ready == Ready::Healthy && health.is_none() {
+        return Err(invalid("a container that is ready when it is healthy needs a check: say which command that is"));
+    }
     Ok(ContainerSpec {
         name,
         id,
@@ -56,6 +61,10 @@ pub(super) fn define(
         slice: request.slice,
         stop,
         lifetime: request.lifetime,
+        restart: request.restart,
+        health,
+        ready: request.ready,
+        log_rate: request.log_rate,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }
@@ -192,6 +201,40 @@ fn check_absolute(what: &str, path: &str) -> Result<(), EngineError> {
     }
 }
 
+/// The image's check with what the caller says otherwise.
+fn health(request: HealthRequest, image: Option<&HealthCheck>) -> Result<Option<HealthCheck>, EngineError> {
+    let silent = request == HealthRequest::default();
+    let mut check = match (request.command, image) {
+        (Some(command), _) if command.is_empty() => return Ok(None),
+        (Some(command), Some(image)) => HealthCheck { command, ..image.clone() },
+        (Some(command), None) => HealthCheck::new(command),
+        (None, Some(image)) => image.clone(),
+        (None, None) if silent => return Ok(None),
+        (None, None) => return Err(invalid("the image has no check of its own: say which command checks the health")),
+    };
+    check.interval_usec = request.interval_usec.unwrap_or(check.interval_usec);
+    check.timeout_usec = request.timeout_usec.unwrap_or(check.timeout_usec);
+    check.retries = request.retries.unwrap_or(check.retries);
+    check.start_period_usec = request.start_period_usec.unwrap_or(check.start_period_usec);
+    check.action = request.action.unwrap_or(check.action);
+    if check.command.iter().any(|word| word.contains('\0')) || check.command[0].is_empty() {
+        return Err(invalid("the command that checks the health is empty or contains a NUL byte"));
+    }
+    if check.interval_usec < SHORTEST_CHECK || check.timeout_usec < SHORTEST_CHECK {
+        return Err(invalid("the interval and the timeout of a check are at least 0.1 s"));
+    }
+    Ok(Some(check))
+}
+
+fn check_restart(request: &CreateRequest) -> Result<(), EngineError> {
+    if request.restart.when != RestartWhen::No && request.lifetime == Lifetime::OneRun {
+        return Err(invalid(
+            "a container that is removed after its run cannot be started again: leave one of them out",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     if limits.memory.is_some_and(|memory| memory.0 < 1 << 20) {
         return Err(invalid("the memory limit is below 1M: nothing can run in that"));
@@ -205,6 +248,9 @@ pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// In µs: shorter ones would keep the host busy with nothing else.
+const SHORTEST_CHECK: u64 = 100_000;
+
 pub(super) fn invalid(message: &str) -> EngineError {
     EngineError::InvalidConfig(message.to_owned())
 }
@@ -212,7 +258,7 @@ pub(super) fn invalid(message: &str) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bytes, DeviceId, ImageName};
+    use crate::model::{Bytes, DeviceId, ImageName, RestartPolicy};
 
     fn image(entrypoint: &[&str], command: &[&str]) -> ImageInfo {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -277,9 +323,35 @@ mod tests {
     }
 
     #[test]
+    fn the_images_check_holds_but_for_what_the_caller_says() {
+        let words = |text: &str| vec![text.to_owned()];
+        let image = HealthCheck { retries: 7, ..HealthCheck::new(words("image")) };
+        let made = |request: HealthRequest, image| health(request, image).unwrap();
+        assert_eq!(made(HealthRequest::default(), None), None);
+        assert_eq!(made(HealthRequest::default(), Some(&image)), Some(image.clone()));
+        let none = HealthRequest { command: Some(vec![]), ..HealthRequest::default() };
+        assert_eq!(made(none, Some(&image)), None);
+        let own =
+            HealthRequest { command: Some(words("own")), timeout_usec: Some(500_000), ..HealthRequest::default() };
+        let check = made(own.clone(), Some(&image)).unwrap();
+        assert_eq!((check.command, check.timeout_usec, check.retries), (words("own"), 500_000, 7));
+        assert_eq!(made(own, None).unwrap().retries, 3);
+        let action = HealthRequest { retries: Some(1), ..HealthRequest::default() };
+        assert!(health(action, None).is_err());
+        let hasty = HealthRequest { interval_usec: Some(99_999), ..HealthRequest::default() };
+        assert!(health(hasty, Some(&image)).is_err());
+    }
+
+    #[test]
     fn nonsense_is_refused_with_the_reason() {
         let image = image(&[], &["x"]);
         let bad = [
+            CreateRequest {
+                restart: RestartPolicy { when: RestartWhen::Always, ..RestartPolicy::default() },
+                lifetime: Lifetime::OneRun,
+                ..CreateRequest::default()
+            },
+            CreateRequest { ready: Ready::Healthy, ..CreateRequest::default() },
             CreateRequest { hostname: Some("a_b".into()), ..CreateRequest::default() },
             CreateRequest { slice: Some("holm".into()), ..CreateRequest::default() },
             CreateRequest { working_directory: Some("relative".into()), ..CreateRequest::default() },

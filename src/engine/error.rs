@@ -82,6 +82,11 @@ pub enum EngineError {
     /// The container has no terminal.
     #[error("the container '{0}' has no terminal: run it with --tty")]
     NoTerminal(ContainerName),
+    /// The container's console is not to be shared.
+    #[error(
+        "the console of '{0}', a whole system, is its caller's or the journal's: use 'holmctl shell {0}' or 'machinectl login {0}'"
+    )]
+    NoConsole(ContainerName),
     /// A device of the DeviceSet cannot be used so.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -129,7 +134,7 @@ impl EngineError {
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Canceled => ErrorCode::Canceled,
             Self::Timeout(_) => ErrorCode::Timeout,
-            Self::NoTerminal(_) => ErrorCode::NotSupported,
+            Self::NoTerminal(_) | Self::NoConsole(_) => ErrorCode::NotSupported,
             Self::Device(error) => error.code(),
             Self::Storage(error) => error.code(),
             Self::Image(error) => error.code(),

@@ -195,6 +195,8 @@ fn cgroup_name(id: ProcessId) -> String {
 fn check_enterable(view: &ContainerView) -> Result<(), EngineError> {
     match view.status {
         Status::Running => Ok(()),
+        // It runs, and is not ready yet.
+        Status::Starting if view.leader != 0 => Ok(()),
         Status::Frozen => Err(EngineError::Running {
             name: view.spec.name.clone(),
             status: Status::Frozen.as_str(),

@@ -10,6 +10,7 @@
 //! | `steps.rs` | how long its steps took |
 //! | `run.rs` | what exists while a payload runs |
 //! | `outcome.rs` | how a run ended, pure |
+//! | `restart.rs` | whether and when its policy starts a container again, pure |
 //! | `cgroup.rs` | freeze, kill, figures |
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
@@ -21,6 +22,7 @@
 //! | `pressure.rs` | what to do with containers when the pool is full |
 //! | `jobs.rs` | long operations |
 //! | `events.rs` | what changed, for whoever listens |
+//! | `entries.rs` | the ids of the journal's entries about containers |
 //! | `error.rs` | every failure, with its code |
 
 mod boot;
@@ -28,6 +30,7 @@ mod cgroup;
 mod container;
 mod create;
 mod devices;
+mod entries;
 mod error;
 mod events;
 mod exec;
@@ -39,6 +42,7 @@ mod pressure;
 mod reconcile;
 mod request;
 mod resources;
+mod restart;
 mod run;
 mod snapshots;
 mod start;
@@ -52,10 +56,11 @@ pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, 
 pub use error::EngineError;
 pub use exec::Executed;
 pub use request::{
-    CloneRequest, CreateRequest, ExecRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions, WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo,
+    StopOptions, WantedBy, Who,
 };
 pub use table::{Parts, Settings};
-pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, ProcessId, ProcessView};
+pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, LastRun, ProcessId, ProcessView};
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -69,7 +74,9 @@ use self::container::Request;
 use self::create::Defaults;
 use self::steps::Steps;
 use self::table::{Inner, blocking, container_device};
-use crate::model::{ContainerId, ContainerName, DeviceInfo, Driver, ImageName, PoolStatus, Signal, now_usec};
+use crate::model::{
+    ContainerId, ContainerName, DeviceInfo, Driver, HealthState, ImageName, PoolStatus, Signal, now_usec,
+};
 use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
@@ -159,7 +166,8 @@ impl Engine {
     pub fn start(&self, name: &ContainerName, io: RunIo) -> Result<JobId, EngineError> {
         self.inner.check_open()?;
         let view = self.container(name)?;
-        if view.status.is_active() {
+        // One that only waits to be started again is started now.
+        if view.status.is_active() && view.next_restart_usec == 0 {
             return Err(EngineError::Running {
                 name: name.clone(),
                 status: view.status.as_str(),
@@ -227,7 +235,11 @@ impl Engine {
 
     /// The master of the container's terminal.
     pub fn attach(&self, name: &ContainerName) -> Result<OwnedFd, EngineError> {
-        let handles = self.inner.find(name)?.handles()?;
+        let container = self.inner.find(name)?;
+        let handles = container.handles()?;
+        if container.view().spec.boot {
+            return Err(EngineError::NoConsole(name.clone()));
+        }
         let terminal = handles.terminal.as_ref().ok_or_else(|| EngineError::NoTerminal(name.clone()))?;
         terminal.try_clone().map_err(|source| EngineError::State { op: "open", path: "the terminal".into(), source })
     }
@@ -248,6 +260,11 @@ impl Engine {
             path,
             source,
         })
+    }
+
+    /// How it stands with the container's health, and what the last check said.
+    pub fn health(&self, name: &ContainerName) -> Result<HealthState, EngineError> {
+        Ok(self.inner.find(name)?.health())
     }
 
     /// The running container's os-release as key and value (os-release(5)); empty when it has none.
@@ -314,7 +331,13 @@ impl Engine {
         self.inner.jobs.cancel(id)
     }
 
-    // ---- the daemon's end
+    // ---- the daemon's beginning and end
+
+    /// Lets containers be started that their policy wants to run. To be called when the daemon has said that it is ready:
+    /// systemd holds scopes back that are ordered after a service which is not.
+    pub fn begin_restarts(&self) {
+        self.inner.restarts_begun.send_replace(true);
+    }
 
     /// Refuses whatever would start something, from now on.
     pub fn begin_shutdown(&self) {
@@ -324,6 +347,8 @@ impl Engine {
     /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the
     /// longest, and not much longer: what cannot even be killed then (a process that hangs in the kernel) is left.
     pub async fn stop_all(&self) {
+        // Nobody asked for these stops: what always runs comes back with the system.
+        self.inner.system_ends.store(true, Ordering::Release);
         let mut events = self.subscribe();
         let active: Vec<_> = self.containers().into_iter().filter(|view| view.status.is_active()).collect();
         for view in &active {

@@ -1,20 +1,30 @@
 //! How a run ended: from what the monitor wrote, and what was asked for, to what is remembered and shown. Pure but for
 //! the clock, where nobody else noted the time.
 
-use crate::model::{Exit, ExitRecord, RunResult, now_usec};
+use crate::model::{Exit, ExitRecord, RunResult, Usec, now_usec};
 use crate::records::{LastRun, RunRecord};
 
-/// How a run ended, as the records keep it. `run`: absent when its record went with the machine. Without an exit record
+/// How a run ended, as the records keep it, by its number and when it began. `run`: absent when its record went with the machine. Without an exit record
 /// nobody knows.
-pub(super) fn last_run(number: u64, run: Option<&RunRecord>, exit: Option<&ExitRecord>) -> LastRun {
+pub(super) fn last_run(
+    (number, started_usec): (u64, Usec),
+    run: Option<&RunRecord>,
+    exit: Option<&ExitRecord>,
+) -> LastRun {
     let oom_kills = exit.map_or(0, |exit| exit.oom_kills);
     let forced = run.is_some_and(|run| run.forced);
-    let result = exit.map_or(RunResult::Lost, |exit| RunResult::of(exit.exit, oom_kills > 0, forced));
+    let result = match exit {
+        None => RunResult::Lost,
+        // It was ended because it was not ready in time, whatever it made of that.
+        Some(_) if run.is_some_and(|run| run.given_up) => RunResult::Timeout,
+        Some(exit) => RunResult::of(exit.exit, oom_kills > 0, forced),
+    };
     LastRun {
         run: number,
+        started_usec,
         exit: exit.map(|exit| exit.exit),
         result,
-        failed: failed(result, run.is_some_and(|run| run.stopping)),
+        failed: failed(result, run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked)),
         stopped_usec: exit.map_or_else(now_usec, |exit| exit.exited_usec),
         oom_kills,
         figures: exit.map(|exit| exit.figures).unwrap_or_default(),
@@ -22,9 +32,10 @@ pub(super) fn last_run(number: u64, run: Option<&RunRecord>, exit: Option<&ExitR
 }
 
 /// A run that was begun and whose payload never ran.
-pub(super) fn never_started(number: u64) -> LastRun {
+pub(super) fn never_started((number, started_usec): (u64, Usec)) -> LastRun {
     LastRun {
         run: number,
+        started_usec,
         exit: None,
         result: RunResult::None,
         failed: true,
@@ -76,6 +87,9 @@ mod tests {
             stopping,
             forced,
             held: false,
+            unready: false,
+            given_up: false,
+            health: Default::default(),
         }
     }
 
@@ -88,6 +102,7 @@ mod tests {
             exited_usec: 5,
             oom_kills,
             figures: Default::default(),
+            stop_asked: false,
         }
     }
 
@@ -106,15 +121,22 @@ mod tests {
             (Exit::Signal { number: 11, core_dumped: true }, 0, false, false, RunResult::CoreDump, true),
         ];
         for (ended, oom_kills, stopping, forced, result, failed) in cases {
-            let last = last_run(3, Some(&run(stopping, forced)), Some(&exit(ended, oom_kills)));
+            let last = last_run((3, 1), Some(&run(stopping, forced)), Some(&exit(ended, oom_kills)));
             assert_eq!((last.result, last.failed), (result, failed), "{ended:?} {oom_kills} {stopping} {forced}");
             assert_eq!((last.run, last.exit, last.stopped_usec), (3, Some(ended), 5));
         }
     }
 
     #[test]
+    fn one_that_was_never_ready_has_failed_however_it_ended() {
+        let run = RunRecord { unready: true, given_up: true, ..run(true, false) };
+        let last = last_run((3, 1), Some(&run), Some(&exit(Exit::Code(0), 0)));
+        assert_eq!((last.result, last.failed), (RunResult::Timeout, true));
+    }
+
+    #[test]
     fn an_end_that_nobody_saw_is_lost_and_a_failure() {
-        let last = last_run(3, None, None);
+        let last = last_run((3, 1), None, None);
         assert_eq!((last.result, last.failed, last.exit), (RunResult::Lost, true, None));
         assert_eq!(in_words(&last), "lost");
     }

@@ -24,8 +24,8 @@ use super::request::RunIo;
 use super::run::{Run, open_process};
 use super::table::snapshot_device;
 use super::view::JobKind;
-use super::{Inner, container_device};
-use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState};
+use super::{Inner, container_device, restart};
+use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState, Ready, now_usec};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
@@ -66,9 +66,7 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
     let running = match found {
         Some(found) => Some(adopt(engine, &record, found)?),
         None => {
-            if record.last.is_none_or(|last| last.run < record.run) && record.run > 0 {
-                take_end(engine, &mut record, run.as_ref(), exit.as_ref())?;
-            }
+            rest(engine, &mut record, run.as_ref(), exit.as_ref())?;
             engine.store.remove_run(&record.spec.id)?;
             None
         }
@@ -173,7 +171,11 @@ fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<
     let number = run.leader;
     let terminal = engine.stored_terminal(&record.spec);
     let unit = run.unit.clone();
-    let adopted = Run::adopted(run, watched, leader, terminal).map_err(|source| EngineError::State {
+    let notified = engine.stored_notified(&record.spec);
+    // What it has said is lost with the socket, and what it will say: nobody would ever learn that it is ready.
+    let unready = run.unready && (record.spec.ready != Ready::Notify || notified.is_some());
+    let run = RunRecord { unready, ..run };
+    let adopted = Run::adopted(run, watched, leader, terminal, notified).map_err(|source| EngineError::State {
         op: "watch",
         path: unit.into(),
         source,
@@ -184,15 +186,33 @@ fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<
     Ok(adopted)
 }
 
-/// Takes over an end that nobody was there to see.
-fn take_end(
+/// There is no payload: takes over an end that nobody was there to see, and what its policy makes of that.
+fn rest(
     engine: &Inner,
     record: &mut ContainerRecord,
     run: Option<&RunRecord>,
     exit: Option<&ExitRecord>,
 ) -> Result<(), RecordError> {
-    let last = last_run(record.run, run, exit);
-    record.last = Some(last);
-    info!(container = %record.spec.name, op = "reconcile", "ended while no daemon ran: {}", in_words(&last));
+    let before = (record.last, record.restarts);
+    let unseen = record.last.is_none_or(|last| last.run < record.run) && record.run > 0;
+    if unseen {
+        let last = last_run((record.run, record.started_usec), run, exit);
+        record.note_end(last, engine.settings.keep_runs);
+        info!(container = %record.spec.name, op = "reconcile", "ended while no daemon ran: {}", in_words(&last));
+    }
+    let asked = run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked);
+    match record.last.filter(|_| unseen && run.is_some()) {
+        Some(_) if asked => restart::let_rest(&mut record.restarts),
+        Some(last) => {
+            let lasted = last.stopped_usec.saturating_sub(record.started_usec);
+            let policy = record.spec.restart;
+            restart::after_end(&policy, &mut record.restarts, &last, lasted, now_usec());
+        }
+        // What is remembered until a reboot is gone, or was never there.
+        None => restart::at_start(&record.spec.restart, &mut record.restarts, true, now_usec()),
+    }
+    if before == (record.last, record.restarts) {
+        return Ok(());
+    }
     engine.store.put_container(record, Durability::Synced)
 }

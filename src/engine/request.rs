@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, NetworkMode, Service, Signal,
-    SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, HealthAction, ImageName, Lifetime, Limits, LogRate,
+    NetworkMode, Ready, RestartPolicy, Service, Signal, SnapshotName, Usec,
 };
 
 /// A container to define. What is absent comes from the image, then from the configuration.
@@ -51,12 +51,37 @@ pub struct CreateRequest {
     pub stop_timeout_usec: Option<u64>,
     /// Kept or removed after its run.
     pub lifetime: Lifetime,
+    /// When it is started again.
+    pub restart: RestartPolicy,
+    /// How many lines the journal takes of it.
+    pub log_rate: Option<LogRate>,
+    /// When it counts as started.
+    pub ready: Ready,
+    /// How its health is checked.
+    pub health: HealthRequest,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capability changes.
     pub capabilities: Capabilities,
     /// `false` lets set-user-id programs gain privileges. On when absent.
     pub no_new_privileges: Option<bool>,
+}
+
+/// How a container's health is to be checked. What is absent comes from the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthRequest {
+    /// Program and arguments; none of both for no check.
+    pub command: Option<Vec<String>>,
+    /// The time from one check to the next, in µs.
+    pub interval_usec: Option<Usec>,
+    /// How long one may take, in µs.
+    pub timeout_usec: Option<Usec>,
+    /// How many in a row must fail.
+    pub retries: Option<u32>,
+    /// For how long after the start failures do not count, in µs.
+    pub start_period_usec: Option<Usec>,
+    /// What is done with one that is unhealthy.
+    pub action: Option<HealthAction>,
 }
 
 /// Where one run's input and output go.
@@ -72,6 +97,8 @@ pub struct RunIo {
     pub wanted_by: Option<WantedBy>,
     /// Descriptors for the payload, as `LISTEN_FDS` with their names (sd_listen_fds(3)).
     pub passed: Vec<Passed>,
+    /// Whether the caller's socket gets what the payload says about itself.
+    pub notify: bool,
     /// Credentials for the payload: files that are read once, and written down nowhere.
     pub credentials: Vec<Passed>,
 }
@@ -116,6 +143,7 @@ impl RunIo {
             terminal_size: self.terminal_size,
             wanted_by: self.wanted_by.clone(),
             passed: all(&self.passed)?,
+            notify: self.notify,
             credentials: all(&self.credentials)?,
         })
     }

@@ -22,13 +22,13 @@ use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, table};
-use crate::model::{ContainerSpec, ExitRecord, MonitorMessage};
+use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
 use crate::sys::{pidfd, socket};
 use crate::systemd::journal::{self, Priority};
-use crate::systemd::{Scope, ScopeRequest, scope_name};
+use crate::systemd::{Scope, ScopeRequest, UnitLog, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, io.wanted_by.as_ref()));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, record, io.wanted_by.as_ref()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -59,12 +59,16 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         stopping: false,
         forced: false,
         held: false,
+        unready: spec.ready != Ready::Exec,
+        given_up: false,
+        health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
     engine.store.put_run(&spec.id, &run)?;
     let (run, launched) = match hand_over(engine, record, io, root, monitor, &scope, run).await {
         Ok(launched) => launched,
         Err(error) => {
+            table::release_notified(spec);
             if let Err(kept) = engine.store.remove_run(&spec.id) {
                 warn!(container = %spec.name, op = "start", "{kept}, ignoring");
             }
@@ -106,9 +110,10 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
 async fn make_scope(
     engine: &Arc<Inner>,
-    spec: &ContainerSpec,
+    record: &ContainerRecord,
     wanted_by: Option<&WantedBy>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    let spec = &record.spec;
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -121,6 +126,7 @@ async fn make_scope(
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
+        log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
@@ -130,6 +136,17 @@ async fn make_scope(
 /// A service has the limits of its slice for all that it runs.
 fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
     spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
+}
+
+/// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
+/// else journald finds out.
+fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
+    vec![
+        ("CONTAINER_NAME", spec.name.to_string()),
+        ("CONTAINER_ID", spec.id.to_string()),
+        ("IMAGE_NAME", spec.image.to_string()),
+        ("HOLM_RUN", run.to_string()),
+    ]
 }
 
 async fn hand_over(
@@ -146,6 +163,10 @@ async fn hand_over(
     }
     let (mount, lease) = root.into_parts();
     let plan = plan(record, &io);
+    let (ours, theirs) = match plan.notify {
+        true => notified(&record.spec).map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        false => (None, None),
+    };
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
@@ -154,6 +175,7 @@ async fn hand_over(
         client: io.monitor,
         passed: io.passed.into_iter().map(|passed| passed.fd).collect(),
         credentials: io.credentials.into_iter().map(|credential| credential.fd).collect(),
+        notified: theirs,
     };
     let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
@@ -170,7 +192,7 @@ async fn hand_over(
     }
     let steps = std::mem::take(&mut launched.steps);
     let cgroup = Cgroup::new(&scope.control_group);
-    match Run::launched(run, launched) {
+    match Run::launched(run, launched, ours) {
         Ok(run) => Ok((run, steps)),
         Err(source) => {
             // It runs and nobody would see its end.
@@ -180,6 +202,14 @@ async fn hand_over(
             Err(EngineError::State { op: "watch", path: "the monitor".into(), source })
         }
     }
+}
+
+/// The way from the monitor to the daemon for what the payload says; kept over a restart before anything is said.
+fn notified(spec: &ContainerSpec) -> Result<(OwnedFd, OwnedFd), EngineError> {
+    let failed = |source| EngineError::State { op: "make", path: "a pair of sockets".into(), source };
+    let (ours, theirs) = socket::packet_pair().map_err(failed)?;
+    table::keep_notified(spec, &ours);
+    Ok((ours, theirs))
 }
 
 /// Runs the launch, and gives a monitor up that does not come to its end: a bind mount's file server may be gone, say.
@@ -217,6 +247,8 @@ fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
         terminal_size: io.terminal_size,
         fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
         credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
+        notify: io.notify || spec.ready == Ready::Notify,
+        notify_caller: io.notify,
         stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }

@@ -7,8 +7,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -26,10 +28,13 @@ use crate::records::{ContainerRecord, Durability, Store};
 use crate::runtime::Launcher;
 use crate::storage::{AddOptions, Added, DeviceSet};
 use crate::sys::proc;
-use crate::systemd::{Machine, Machines, Scopes, notify};
+use crate::systemd::{Machine, Machines, Scopes, notify, scope_name};
 
 /// More than any os-release has.
 const OS_RELEASE_LIMIT: u64 = 64 * 1024;
+
+/// How long journald may take to read the last lines of a container that is gone. It reads what it adds to them only then.
+const LAST_LINES: Duration = Duration::from_secs(30);
 
 /// What the configuration says about containers.
 #[derive(Debug, Clone)]
@@ -40,6 +45,8 @@ pub struct Settings {
     pub stop_timeout_usec: u64,
     /// Largest number of tasks of a container.
     pub pids_limit: Option<u64>,
+    /// How many of its last runs a container remembers.
+    pub keep_runs: usize,
 }
 
 /// What the engine works with; made by the daemon.
@@ -73,6 +80,10 @@ pub(super) struct Inner {
     pub(super) jobs: Jobs,
     pub(super) processes: Processes,
     pub(super) closing: AtomicBool,
+    /// Whether everything is stopped because the system ends.
+    pub(super) system_ends: AtomicBool,
+    /// Whether containers may be started that nobody asks for at this moment.
+    pub(super) restarts_begun: watch::Sender<bool>,
     /// Held by whatever changes images.
     pub(super) image_changes: tokio::sync::Mutex<()>,
     /// `None`: the name is reserved by a creation or a renaming that is under way.
@@ -100,6 +111,8 @@ impl Engine {
             processes: Processes::new(events.clone()),
             events,
             closing: AtomicBool::new(false),
+            system_ends: AtomicBool::new(false),
+            restarts_begun: watch::Sender::new(false),
             image_changes: tokio::sync::Mutex::default(),
             containers: RwLock::default(),
             images: Mutex::default(),
@@ -110,6 +123,7 @@ impl Engine {
         inner.remove_orphaned_layers();
         reconcile::containers(&inner)?;
         inner.forget_stored();
+        inner.sweep_logs();
         devices::health::at_start(&inner);
         pressure::watch(&inner);
         tokio::spawn(devices::watch_pool(Arc::clone(&inner)));
@@ -137,6 +151,17 @@ impl Inner {
     /// Refuses to start anything once the daemon's end has begun.
     pub(super) fn check_open(&self) -> Result<(), EngineError> {
         if self.closing.load(Ordering::Acquire) { Err(EngineError::ShuttingDown) } else { Ok(()) }
+    }
+
+    /// Returns when containers may be started that nobody asks for at this moment.
+    pub(super) async fn restarts_may_begin(&self) {
+        // The sender is ours.
+        let _ = self.restarts_begun.subscribe().wait_for(|begun| *begun).await;
+    }
+
+    /// Whether stops are because the system ends, and not because somebody asked for them.
+    pub(super) fn system_ends(&self) -> bool {
+        self.system_ends.load(Ordering::Acquire)
     }
 
     /// A container by name.
@@ -185,6 +210,29 @@ impl Inner {
         table.insert(to, Some(container));
         // Under the lock: whoever takes the old name next must be announced after this.
         self.events.send(Event::ContainerRenamed { from: from.clone(), to: view });
+    }
+
+    /// Forgets what the journal knows of the lines of a container that is gone, when journald has read the last of them.
+    pub(super) fn forget_log_later(self: &Arc<Self>, name: &ContainerName) {
+        let (inner, name) = (Arc::clone(self), name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_LINES).await;
+            if inner.find(&name).is_ok() {
+                // Somebody else has the name, and the lines, by now.
+                return;
+            }
+            if let Err(error) = inner.scopes.forget_log(&scope_name(&name)) {
+                warn!(container = %name, op = "remove", "what the journal knows of its lines stays: {error}, ignoring");
+            }
+        });
+    }
+
+    /// Forgets what the journal knows of containers that went while no daemon ran.
+    fn sweep_logs(&self) {
+        let units: std::collections::BTreeSet<_> = self.views().into_iter().map(|view| view.unit).collect();
+        if let Err(error) = self.scopes.sweep_logs(&|unit| units.contains(unit)) {
+            warn!(op = "reconcile", "cannot look at what the journal knows of containers: {error}, ignoring");
+        }
     }
 
     /// Frees the name of a container that is gone.
@@ -283,8 +331,17 @@ impl Inner {
 
     /// The terminal that an earlier daemon kept for the container.
     pub(super) fn stored_terminal(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        self.take_stored(&terminal_name(spec))
+    }
+
+    /// The socket that an earlier daemon kept for what the container's payload says about itself.
+    pub(super) fn stored_notified(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        self.take_stored(&notified_name(spec))
+    }
+
+    fn take_stored(&self, wanted: &str) -> Option<OwnedFd> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = stored.iter().position(|(name, _)| *name == terminal_name(spec))?;
+        let index = stored.iter().position(|(name, _)| name == wanted)?;
         Some(stored.swap_remove(index).1)
     }
 
@@ -384,6 +441,24 @@ pub(super) fn release_terminal(spec: &ContainerSpec) {
     if let Err(error) = notify::forget(&terminal_name(spec)) {
         warn!(container = %spec.name, op = "end", "the service manager keeps the terminal: {error}, ignoring");
     }
+}
+
+/// As the terminal: what the payload says while no daemon runs is heard by the next.
+pub(super) fn keep_notified(spec: &ContainerSpec, socket: &OwnedFd) {
+    if let Err(error) = notify::store(&notified_name(spec), socket) {
+        warn!(container = %spec.name, op = "start", "the service manager does not keep the socket for notifications: {error}, ignoring");
+    }
+}
+
+/// Gives it back.
+pub(super) fn release_notified(spec: &ContainerSpec) {
+    if let Err(error) = notify::forget(&notified_name(spec)) {
+        warn!(container = %spec.name, op = "end", "the service manager keeps the socket for notifications: {error}, ignoring");
+    }
+}
+
+fn notified_name(spec: &ContainerSpec) -> String {
+    format!("notify-{}", spec.id)
 }
 
 /// The one place where blocking work leaves the async world.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, ImageInfo, ImageName, RunResult, SnapshotName, Status,
-    Usec,
+    ContainerId, ContainerName, ContainerSpec, ErrorCode, Exit, Health, ImageInfo, ImageName, RunResult, SnapshotName,
+    Status, Usec,
 };
+
+pub use crate::records::LastRun;
 
 /// A container at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +37,16 @@ pub struct ContainerView {
     pub oom_kills: u64,
     /// Why the last start failed, or why it is held still, or empty.
     pub status_text: String,
+    /// How it is by its own check, while it runs.
+    pub health: Health,
+    /// How often its policy has started it again since somebody started it.
+    pub restart_count: u32,
+    /// When its policy starts it again; 0 when it does not wait for that.
+    pub next_restart_usec: Usec,
+    /// The number of the run that is under way, or was last; 0 when there was none.
+    pub run: u64,
+    /// How its last runs ended, newest last.
+    pub runs: Arc<Vec<LastRun>>,
     /// Its snapshots, and when each was made.
     pub snapshots: Arc<BTreeMap<SnapshotName, Usec>>,
 }

@@ -4,6 +4,7 @@ use oci_spec::image::{Config, ImageConfiguration, Os};
 
 use super::ImageError;
 use super::digest::{digest, is_digest};
+use super::health;
 use super::members::invalid;
 use crate::model::{ImageConfig, Signal};
 
@@ -32,7 +33,8 @@ impl Configuration {
         if let Some(bad) = diff_ids.iter().find(|id| !is_digest(id)) {
             return Err(invalid(format!("'{bad}' is no sha256 digest of a layer")));
         }
-        let config = parsed.config().as_ref().map_or_else(|| Ok(ImageConfig::default()), how_to_run)?;
+        let mut config = parsed.config().as_ref().map_or_else(|| Ok(ImageConfig::default()), how_to_run)?;
+        config.health = health::of(text)?;
         Ok(Self { digest: digest(text), diff_ids, config })
     }
 
@@ -61,6 +63,7 @@ fn how_to_run(config: &Config) -> Result<ImageConfig, ImageError> {
         user: text(config.user()),
         stop_signal,
         labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+        health: None,
     })
 }
 

@@ -15,6 +15,7 @@ mod config;
 mod detect;
 mod digest;
 mod docker;
+mod health;
 mod job;
 mod layers;
 mod limits;

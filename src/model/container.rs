@@ -1,11 +1,12 @@
 //! What a container is, and the words for how it is.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ContainerId, ContainerName, ImageName, Signal};
+use super::{Bytes, ContainerId, ContainerName, HealthCheck, ImageName, RestartPolicy, Signal, Usec};
 
 /// The state shown outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,6 +83,18 @@ pub struct ContainerSpec {
     pub stop: StopPolicy,
     /// What happens when the payload has ended.
     pub lifetime: Lifetime,
+    /// When it is started again. Absent in records of older versions.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Its check, if it has one. Absent in records of older versions.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// How many lines the journal takes of it; the journal's own limit when absent. Absent in records of older versions.
+    #[serde(default)]
+    pub log_rate: Option<LogRate>,
+    /// When it counts as started. Absent in records of older versions.
+    #[serde(default)]
+    pub ready: Ready,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }
@@ -192,6 +205,55 @@ impl StopPolicy {
     /// The timeout as a length of time.
     pub fn timeout(&self) -> Duration {
         Duration::from_micros(self.timeout_usec)
+    }
+}
+
+/// How many lines of a container's output the journal takes within an interval; it drops what is more, and says so
+/// (`LogRateLimitIntervalSec=` and `LogRateLimitBurst=` in systemd.exec(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRate {
+    /// The interval in µs; 0 for no limit.
+    pub interval_usec: Usec,
+    /// How many lines; 0 for no limit.
+    pub burst: u32,
+}
+
+/// When a container counts as started, and the job that starts it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// When its program is executed.
+    #[default]
+    Exec,
+    /// When its payload says so (sd_notify(3), `READY=1`).
+    Notify,
+    /// When its check passes for the first time.
+    Healthy,
+}
+
+impl Ready {
+    /// Every word.
+    pub const ALL: [Self; 3] = [Self::Exec, Self::Notify, Self::Healthy];
+
+    /// The word shown outside.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Notify => "notify",
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+impl FromStr for Ready {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = Self::ALL.map(Self::as_str).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|ready| ready.as_str() == text)
+            .ok_or_else(|| format!("'{}' is none of {words}", text.chars().take(80).collect::<String>()))
     }
 }
 

@@ -73,6 +73,10 @@ pub struct ExitRecord {
     pub oom_kills: u64,
     /// The cgroup's last figures.
     pub figures: Figures,
+    /// Whether systemd had asked the monitor to stop, as `systemctl stop` of the scope has it do. Absent in records of
+    /// older versions.
+    #[serde(default)]
+    pub stop_asked: bool,
 }
 
 impl ExitRecord {
@@ -82,7 +86,7 @@ impl ExitRecord {
 
 /// What the monitor tells the caller of a run or an exec over the SOCK_SEQPACKET socket that the caller passed: one
 /// JSON message a packet, at most [`MonitorMessage::MAX`] bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorMessage {
     /// The terminal's master comes along (SCM_RIGHTS, one descriptor).
@@ -94,11 +98,13 @@ pub enum MonitorMessage {
         /// Processes of the container that the kernel killed for lack of memory during the run.
         oom_kills: u64,
     },
+    /// The payload said something about itself (sd_notify(3)), lines of `NAME=VALUE`. Only to a caller that asked for it.
+    Notified(String),
 }
 
 impl MonitorMessage {
     /// Largest message in bytes.
-    pub const MAX: usize = 512;
+    pub const MAX: usize = 4096;
 }
 
 /// The plain word for how the last run ended.
@@ -162,6 +168,12 @@ mod tests {
         assert_eq!(Exit::from_wait_status(9), Some(Exit::Signal { number: 9, core_dumped: false }));
         assert_eq!(Exit::from_wait_status(6 | 0x80), Some(Exit::Signal { number: 6, core_dumped: true }));
         assert_eq!(Exit::from_wait_status(0x137f), None, "stopped is not ended");
+    }
+
+    #[test]
+    fn an_exit_record_of_a_version_that_knew_no_reboots_is_read() {
+        let text = r#"{"version":1,"run":3,"exit":{"code":0},"exited_usec":5,"oom_kills":0,"figures":{}}"#;
+        assert!(!serde_json::from_str::<ExitRecord>(text).unwrap().reboot);
     }
 
     #[test]

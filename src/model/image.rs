@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, DeviceId, ImageName, Signal, Usec};
+use super::{Bytes, DeviceId, HealthCheck, ImageName, Signal, Usec};
 
 /// An image: a name for a chain of layer devices, and how its payload is run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,4 +53,7 @@ pub struct ImageConfig {
     pub stop_signal: Option<Signal>,
     /// The builder's notes.
     pub labels: BTreeMap<String, String>,
+    /// How to check a container of it. Absent in records of older versions.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }

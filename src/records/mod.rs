@@ -14,4 +14,4 @@ mod file;
 mod store;
 
 pub use file::{Durability, RecordError};
-pub use store::{ContainerRecord, LastRun, RunRecord, Store};
+pub use store::{ContainerRecord, LastRun, Restarts, RunRecord, Store};

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{self, Durability, RecordError};
 use crate::model::{
-    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, ImageInfo, ImageName, RunResult, SnapshotName, Usec,
+    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, HealthState, ImageInfo, ImageName, RunResult, SnapshotName,
+    Usec,
 };
 
 /// A container as it is remembered for ever.
@@ -29,12 +30,37 @@ pub struct ContainerRecord {
     pub started_usec: Usec,
     /// How the last finished run ended.
     pub last: Option<LastRun>,
+    /// How its last runs ended, as many as are kept, the last one among them and newest last. Absent in records of older
+    /// versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<LastRun>,
     /// Why the last start failed, or empty.
     pub status_text: String,
     /// Its snapshots, and when each was made. One whose device is not there was never finished. Absent in records of
     /// older versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub snapshots: BTreeMap<SnapshotName, Usec>,
+    /// How it stands with starting it again. Absent in records of older versions.
+    #[serde(default)]
+    pub restarts: Restarts,
+}
+
+/// How it stands with starting a container again by its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Whether it is to run as far as its policy goes: from a start that somebody asked for until a stop that somebody
+    /// asked for, or an end after which the policy lets it rest.
+    pub wanted: bool,
+    /// How often it was started again since somebody started it.
+    pub count: u32,
+    /// How many of these came in a row, without a long run between.
+    pub tries: u32,
+    /// When the interval of the limit began, µs since the epoch; 0 when none did.
+    pub interval_usec: Usec,
+    /// How many tries there were in that interval.
+    pub within: u32,
+    /// When it is tried next, µs since the epoch; 0 when it does not wait for that.
+    pub next_usec: Usec,
 }
 
 /// How a run ended.
@@ -42,6 +68,9 @@ pub struct ContainerRecord {
 pub struct LastRun {
     /// Its number.
     pub run: u64,
+    /// When it began; 0 in records of older versions.
+    #[serde(default)]
+    pub started_usec: Usec,
     /// How its leader ended; absent when nobody knows, or when it never started.
     pub exit: Option<Exit>,
     /// The plain word.
@@ -85,6 +114,15 @@ pub struct RunRecord {
     /// Whether it is frozen because the pool has no room, and to be thawed when it has.
     #[serde(default)]
     pub held: bool,
+    /// Whether it does not count as started yet.
+    #[serde(default)]
+    pub unready: bool,
+    /// Whether it was asked to end because it was not ready in time.
+    #[serde(default)]
+    pub given_up: bool,
+    /// How it stands with its health.
+    #[serde(default)]
+    pub health: HealthState,
 }
 
 /// The records.
@@ -109,9 +147,18 @@ impl ContainerRecord {
             run: 0,
             started_usec: 0,
             last: None,
+            runs: Vec::new(),
             status_text: String::new(),
             snapshots: BTreeMap::new(),
+            restarts: Restarts::default(),
         }
+    }
+
+    /// Notes the end of a run, and forgets the oldest of more than `keep`.
+    pub fn note_end(&mut self, last: LastRun, keep: usize) {
+        self.last = Some(last);
+        self.runs.push(last);
+        self.runs.drain(..self.runs.len().saturating_sub(keep));
     }
 }
 
@@ -310,14 +357,20 @@ mod tests {
                 slice: None,
                 stop: StopPolicy::default(),
                 lifetime: Lifetime::Kept,
+                restart: Default::default(),
+                health: None,
+                ready: Default::default(),
+                log_rate: None,
                 labels: Default::default(),
             },
             created_usec: 1,
             run: 0,
             started_usec: 0,
             last: None,
+            runs: vec![],
             status_text: String::new(),
             snapshots: BTreeMap::new(),
+            restarts: Restarts::default(),
         }
     }
 
@@ -325,6 +378,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("state"), &directory.path().join("run")).unwrap();
         (directory, store)
+    }
+
+    #[test]
+    fn a_container_of_a_version_that_knew_no_whole_systems_is_none() {
+        let mut written = serde_json::to_value(record("web", 1)).unwrap();
+        assert!(written["spec"].as_object_mut().unwrap().remove("boot").is_some());
+        assert_eq!(serde_json::from_value::<ContainerRecord>(written).unwrap(), record("web", 1));
     }
 
     #[test]
@@ -336,6 +396,37 @@ mod tests {
         assert_eq!(found, std::slice::from_ref(&web));
         store.remove_container(&web.spec.id).unwrap();
         assert!(store.containers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let mut text = serde_json::to_value(record("web", 1)).unwrap();
+        text.as_object_mut().unwrap().remove("restarts").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("restart").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("health").unwrap();
+        text["spec"].as_object_mut().unwrap().remove("ready").unwrap();
+        assert_eq!(serde_json::from_value::<ContainerRecord>(text).unwrap(), record("web", 1));
+    }
+
+    #[test]
+    fn the_newest_runs_are_kept() {
+        let mut record = record("web", 1);
+        let last = |run| LastRun {
+            run,
+            started_usec: run,
+            exit: None,
+            result: RunResult::Lost,
+            failed: true,
+            stopped_usec: run,
+            oom_kills: 0,
+            figures: Figures::default(),
+        };
+        for run in 1..=4 {
+            record.note_end(last(run), 3);
+        }
+        assert_eq!(record.runs, [last(2), last(3), last(4)]);
+        record.note_end(last(5), 0);
+        assert_eq!((record.runs, record.last), (vec![], Some(last(5))));
     }
 
     #[test]

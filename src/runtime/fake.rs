@@ -11,6 +11,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::launch::Pending;
+use super::monitor::{End, end_of_system};
 use super::wire::{Failure, MonitorEnd, Order};
 use super::{LaunchError, Launcher, PendingExec, PendingMonitor, StepError, record};
 use crate::model::{Exit, ExitRecord, Process, now_usec};
@@ -103,19 +104,21 @@ impl Monitor {
     fn play(self) {
         match self.end.order() {
             Ok(Order::Launch(plan, fds)) => {
-                let (run, directory) = (plan.run, fds.record_dir);
+                let (run, boot, directory) = (plan.run, plan.boot, fds.record_dir);
                 // The payload's is the caller's; nobody else keeps it open.
                 drop((fds.stdio, fds.client));
                 self.keep(&plan.process, |exit| {
                     let figures = Default::default();
+                    let End { exit, reboot } = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
                     let record = ExitRecord {
                         version: ExitRecord::VERSION,
                         run,
                         exit,
-                        reboot: false,
+                        reboot,
                         exited_usec: now_usec(),
                         oom_kills: 0,
                         figures,
+                        stop_asked: false,
                     };
                     record::write(directory, &record).unwrap();
                 });

@@ -184,6 +184,11 @@ impl PendingExec {
         self.0.keeper().pid
     }
 
+    /// Its pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.0.keeper().pidfd.as_fd()
+    }
+
     /// Runs the process and waits until its program is executed; the "leader" of the result is this process. After an error
     /// nothing of it runs any more, and the keeper is reaped.
     pub fn launch(self, plan: &ExecPlan, fds: ExecFds) -> Result<Launched, LaunchError> {

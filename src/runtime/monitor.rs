@@ -7,6 +7,7 @@
 //!
 //! It outlives holmd, and nothing in its wait depends on anybody: it ends when the leader has ended, never before.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use rustix::thread::UnshareFlags;
 use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
+use super::notifier::Notifier;
 use super::tie::{Due, Tie};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
@@ -73,6 +75,9 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
     let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
+    let named = plan.notify.then(Notifier::socket).transpose().map_err(|error| failed("Notify", &error))?;
+    let listener = fds.client.as_ref().filter(|_| plan.notify_caller).map(OwnedFd::try_clone).transpose();
+    let listener = listener.map_err(|error| failed("Notify", &error))?.map(|caller| ClientEnd::new(Some(caller)));
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
@@ -80,6 +85,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
             setup.kept_blocked = boot.then_some(stop_signal);
+            setup.notify = named;
             (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
             setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
             let report = match setup.make_room(InitEnd::new(inits)) {
@@ -116,12 +122,15 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let watched = Watched { console: console.as_mut(), tie };
-    let exit = wait_for_leader(&child, &signals, stop_signal, watched);
-    let exit = exit.map_err(|error| failed("Wait", &error))?;
+    let mut notifier = named.map(|socket| Notifier::new(socket, fds.notified, listener));
+    let watched = Watched { console: console.as_mut(), tie, notifier: notifier.as_mut() };
+    let ended = wait_for_leader(&child, &signals, stop_signal, watched);
+    let (exit, stop_asked) = ended.map_err(|error| failed("Wait", &error))?;
     console.iter_mut().for_each(Console::drain);
+    // What it said last comes before its end.
+    notifier.iter_mut().for_each(Notifier::go_on);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
-    finish(&scope, fds.record_dir, run, end, |oom_kills| {
+    finish(&scope, fds.record_dir, (run, stop_asked), end, |oom_kills| {
         // A caller that follows a system follows it over its reboots; holmd has its socket too.
         if !end.reboot {
             client.exited(end.exit, oom_kills);
@@ -146,14 +155,14 @@ fn console_of(master: OwnedFd, shown: bool, client: &ClientEnd, output: Option<O
 
 /// How a leader ended, as it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    exit: Exit,
-    reboot: bool,
+pub(super) struct End {
+    pub(super) exit: Exit,
+    pub(super) reboot: bool,
 }
 
 /// C31: of an init that called reboot(2) in its pid namespace the kernel says that a signal ended it: SIGINT when it powered
 /// off or halted, SIGHUP when it asked for a reboot (pid_namespaces(7)). Neither is a failure.
-fn end_of_system(exit: Exit) -> End {
+pub(super) fn end_of_system(exit: Exit) -> End {
     let number = match exit {
         Exit::Signal { number, .. } => i32::from(number),
         Exit::Code(_) => 0,
@@ -227,12 +236,21 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal, watched: Watched<'_>) -> io::Result<Exit> {
+/// How the leader ended, and whether systemd or its caller had asked for that.
+fn wait_for_leader(
+    leader: &Child,
+    signals: &SignalFd,
+    stop_signal: Signal,
+    watched: Watched<'_>,
+) -> io::Result<(Exit, bool)> {
+    let asked = Cell::new(false);
     let ask = || {
+        asked.set(true);
         // It may have ended meanwhile: the wait sees that next.
         let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
     };
-    wait(leader, signals, ask, watched)
+    let exit = wait(leader, signals, ask, watched)?;
+    Ok((exit, asked.get()))
 }
 
 /// What is looked after while a payload runs.
@@ -240,6 +258,7 @@ fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal, watc
 pub(super) struct Watched<'a> {
     pub(super) console: Option<&'a mut Console>,
     pub(super) tie: Option<Tie>,
+    pub(super) notifier: Option<&'a mut Notifier>,
 }
 
 fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
@@ -257,28 +276,28 @@ pub(super) fn wait(
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
     loop {
-        let mut events = vec![PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        let tied = watched.tie.as_ref().and_then(Tie::awaited).map(|caller| {
-            events.push(caller);
-            events.len() - 1
-        });
-        let console = watched.console.as_deref().map(|console| {
-            events.push(console.awaited());
-            events.len() - 1
-        });
+        // No vector: the less code is run here, the less of it is in memory for as long as the payload lives.
+        let nothing = || PollFd::new(&child.pidfd, PollFlags::empty());
+        let mut events = [
+            PollFd::new(&child.pidfd, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+            watched.console.as_deref().map_or_else(nothing, Console::awaited),
+            watched.tie.as_ref().and_then(Tie::awaited).unwrap_or_else(nothing),
+            watched.notifier.as_deref().map_or_else(nothing, Notifier::awaited),
+        ];
         let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
         match rustix::event::poll(&mut events, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let came: Vec<_> = events.iter().map(|event| !event.revents().is_empty()).collect();
-        let (ended, signalled) = (came[0], came[1]);
-        let has = |index: Option<usize>| index.is_some_and(|index| came[index]);
-        drop(events);
-        if let (true, Some(console)) = (has(console), watched.console.as_deref_mut()) {
+        let [ended, signalled, spoken, let_go, notified] = events.map(|event| !event.revents().is_empty());
+        if let (true, Some(console)) = (spoken, watched.console.as_deref_mut()) {
             console.go_on();
         }
-        match watched.tie.as_mut().map(|tie| tie.go_on(has(tied), Instant::now())) {
+        if let (true, Some(notifier)) = (notified, watched.notifier.as_deref_mut()) {
+            notifier.go_on();
+        }
+        match watched.tie.as_mut().map(|tie| tie.go_on(let_go, Instant::now())) {
             Some(Due::Ask) => asked_to_stop(),
             // It may have ended meanwhile: that is seen next.
             Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),
@@ -303,14 +322,15 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 }
 
 /// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
-fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, end: End, tell: impl FnOnce(u64)) {
+fn finish(scope: &Scope, record_dir: OwnedFd, (run, stop_asked): (u64, bool), end: End, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
     let End { exit, reboot } = end;
-    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures };
+    let record =
+        ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures, stop_asked };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();

@@ -361,9 +361,12 @@ pub fn check_bind(mount: &BindMount) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// `exec-<number>`: never the name of a control file (C40).
+/// `exec-<number>`, or `exec-health-<number>` for a check: never the name of a control file (C40).
 fn check_exec_cgroup(name: &str) -> Result<(), PlanError> {
-    let number = name.strip_prefix("exec-").filter(|number| (1..=20).contains(&number.len()));
+    let number = name
+        .strip_prefix("exec-")
+        .map(|rest| rest.strip_prefix("health-").unwrap_or(rest))
+        .filter(|number| (1..=20).contains(&number.len()));
     match number {
         Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => Ok(()),
         _ => Err(PlanError::CgroupName(name.to_owned())),

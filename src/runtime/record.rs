@@ -53,6 +53,7 @@ mod tests {
                 exited_usec: 7,
                 oom_kills: 0,
                 figures: Figures { cpu_usec: Some(5), ..Figures::default() },
+                stop_asked: true,
             };
             write(fd(), &record).unwrap().sync().unwrap();
             let text = std::fs::read(directory.path().join(NAME)).unwrap();

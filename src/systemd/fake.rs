@@ -142,6 +142,14 @@ impl Scopes for FakeScopes {
         Box::pin(async { Ok(()) })
     }
 
+    fn forget_log(&self, _unit: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn sweep_logs(&self, _keep: &dyn Fn(&str) -> bool) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
         Box::pin(async move { Ok(self.state().shutting_down) })
     }

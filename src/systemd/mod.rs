@@ -10,6 +10,7 @@
 //! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
 //! | `places.rs` | what of a machine is in the host's tree |
 //! | `journal.rs` | streams into the journal |
+//! | `units.rs` | what journald adds to the lines of a unit, and how many it takes |
 //! | `notify.rs` | readiness, watchdog and the fd store of our own service |
 //! | `caller.rs` | who sent a message |
 //! | `fake.rs` | both for tests of policy |
@@ -25,6 +26,7 @@ pub mod notify;
 mod places;
 mod properties;
 mod scope;
+mod units;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -34,6 +36,7 @@ use crate::model::{ContainerId, ContainerName, ErrorCode, Limits};
 
 pub use machined::{Machine, Machined};
 pub use scope::{Systemd, scope_name};
+pub use units::UnitLog;
 
 /// A future behind a pointer, so that [`Scopes`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -57,6 +60,12 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
 
     /// Thaws a scope that somebody froze as a unit (`systemctl freeze`). Fine if it is not frozen.
     fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>>;
+
+    /// Forgets what the journal was to know of a scope's lines ([`ScopeRequest::log`]), once its last line is in the journal.
+    fn forget_log(&self, unit: &str) -> std::io::Result<()>;
+
+    /// Forgets that of all containers' scopes but those for which `keep` is true.
+    fn sweep_logs(&self, keep: &dyn Fn(&str) -> bool) -> std::io::Result<()>;
 
     /// Whether the system is shutting down (SystemState `stopping`).
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
@@ -106,6 +115,8 @@ pub struct ScopeRequest {
     /// The unit that wants this container, if any: the scope then gets `Conflicts=shutdown.target` and
     /// `Before=shutdown.target` and `Before=` that unit, which makes the order at shutdown exact.
     pub wanted_by: Option<String>,
+    /// What the journal is to know of its lines.
+    pub log: UnitLog,
 }
 
 /// A scope that is there.

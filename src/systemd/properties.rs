@@ -103,6 +103,7 @@ mod tests {
             timeout_stop_usec: 15_000_000,
             stop_by_monitor: false,
             wanted_by: None,
+            log: Default::default(),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::sys::cgroup::Cgroup;
 use super::bus::{self, ManagerProxy, SCOPE, SYSTEMD, UNIT, closed, failed, is_error, unit_path};
 use super::job::{Expectation, Jobs};
 use super::properties::{self, Need, Property, SHUTDOWN_TARGET};
+use super::units;
 use super::{BoxFuture, Scope, ScopeRequest, Scopes, SystemdError};
 
 /// The unit name of a container's scope.
@@ -84,6 +85,10 @@ impl Systemd {
 
     async fn start_scope(&self, request: &ScopeRequest) -> Result<Scope, SystemdError> {
         let _permit = self.starts.acquire().await.expect("the semaphore is never closed");
+        if let Err(error) = units::write(&request.unit, &request.log) {
+            // Its lines are in the journal all the same.
+            tracing::warn!(unit = request.unit, "the journal does not know whose lines these are: {error}, ignoring");
+        }
         let mut results = self.jobs.expect(&request.unit);
         let job = self.limited(&request.unit, self.queue(request)).await?;
         let started = self.limited(&request.unit, self.finish(request, &job, &mut results)).await;
@@ -309,6 +314,14 @@ impl Scopes for Systemd {
         Box::pin(self.limited(unit, async move {
             self.manager.thaw_unit(unit).await.map_err(|error| failed("thaw", unit, error))
         }))
+    }
+
+    fn forget_log(&self, unit: &str) -> std::io::Result<()> {
+        units::remove(unit)
+    }
+
+    fn sweep_logs(&self, keep: &dyn Fn(&str) -> bool) -> std::io::Result<()> {
+        units::sweep(keep)
     }
 
     fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {

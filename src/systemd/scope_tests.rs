@@ -497,6 +497,7 @@ fn request(unit: &str) -> ScopeRequest {
         timeout_stop_usec: 15_000_000,
         stop_by_monitor: false,
         wanted_by: None,
+        log: Default::default(),
     }
 }
 

@@ -64,6 +64,9 @@ impl Event {
                 Self::new("container", named(path), "out-of-memory").with("count", json!(count))
             }
             Signal::Changed { path, interface, values } => {
+                if let (None, Some(health)) = (values.get("State"), values.get("Health")) {
+                    return Some(Self::new("container", named(path), "health").with("health", json!(to_text(health))));
+                }
                 let state = to_text(values.get("State")?);
                 match interface.as_str() {
                     "org.holm1.Container" => Self::new("container", named(path), state),
@@ -108,6 +111,7 @@ mod tests {
     use zbus::OwnedObjectPath;
 
     use super::*;
+    use crate::client::Properties;
 
     #[test]
     fn an_end_is_one_line() {
@@ -117,6 +121,14 @@ mod tests {
         let json = event.into_json(7);
         assert_eq!(json["name"], "db-1");
         assert_eq!(json["status"], 3);
+    }
+
+    #[test]
+    fn a_change_of_health_is_one_line() {
+        let path = OwnedObjectPath::try_from("/org/holm1/container/web").unwrap();
+        let values = Properties::from_map([("Health".to_owned(), zbus::Str::from("healthy").into())].into());
+        let signal = Signal::Changed { path, interface: "org.holm1.Container".into(), values };
+        assert_eq!(Event::of(&signal).unwrap().line(), "container web health health=healthy");
     }
 
     #[test]

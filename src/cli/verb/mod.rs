@@ -18,6 +18,7 @@ pub(super) mod restart;
 pub(super) mod rm;
 pub(super) mod rollback;
 pub(super) mod run;
+pub(super) mod runs;
 pub(super) mod shell;
 pub(super) mod show;
 pub(super) mod snapshot;

@@ -7,7 +7,7 @@ use crate::cli::error::CliError;
 use crate::cli::report::{Report, quoted};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, ContainerProxy, Properties};
-use crate::model::{Bytes, Signal, Usec};
+use crate::model::{Bytes, Signal, Usec, now_usec};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +35,7 @@ async fn status(client: &Client, name: &str, lines: u32) -> Result<String, CliEr
     let mut report = Report::default();
     // What is not there while it does not run, or not for everybody, is left out.
     describe(&mut report, &properties);
+    report.line("Health", &health(&properties, &check(&container).await.unwrap_or_default()));
     report.line("OS", &container.get_os_release().await.ok().and_then(os).unwrap_or_default());
     report.line("Unit", &properties.text("Unit"));
     limits(&mut report, &figures(client, name).await.unwrap_or_default());
@@ -62,6 +63,7 @@ fn describe(report: &mut Report, properties: &Properties) {
         _ => "StartedUSec",
     };
     report.line("Since", &output::since(properties.number(moment)));
+    report.line("Restarts", &restarts(properties, now_usec()));
     report.line("Leader", &leader(properties.number("Leader")));
     report.line("Image", &get("Image"));
     report.line("Command", &quoted(&properties.texts("Command")));
@@ -86,6 +88,9 @@ fn state_line(properties: &Properties) -> String {
     let detail = match state.as_str() {
         _ if !text.is_empty() => text,
         "stopped" | "failed" => ending(&properties.text("Result"), properties.status("ExitStatus")),
+        "starting" if properties.number("NextRestartUSec") > 0 => {
+            ending(&properties.text("Result"), properties.status("ExitStatus"))
+        }
         _ => String::new(),
     };
     let shown = output::coloured(&state, &state);
@@ -100,6 +105,50 @@ fn ending(result: &str, status: i32) -> String {
         (_, Some(signal)) => format!("{result}, {signal}"),
         (_, None) => format!("{result}, status {status}"),
     }
+}
+
+/// What its policy has done and will do; nothing when it has none.
+fn restarts(properties: &Properties, now: Usec) -> String {
+    let policy = properties.text("RestartPolicy");
+    if policy.is_empty() || policy == "no" {
+        return String::new();
+    }
+    let count = properties.number("RestartCount");
+    match properties.number("NextRestartUSec") {
+        0 => format!("{count} ({policy})"),
+        next => format!("{count} ({policy}), the next in {}", output::rough_span(next.saturating_sub(now))),
+    }
+}
+
+/// What the last check said.
+async fn check(container: &ContainerProxy<'_>) -> Result<Properties, ClientError> {
+    Ok(Properties::from_map(container.get_health().await?))
+}
+
+/// The word, and what led to it; nothing where nobody looks.
+fn health(properties: &Properties, check: &Properties) -> String {
+    let health = properties.text("Health");
+    if health.is_empty() || health == "none" {
+        return String::new();
+    }
+    if check.number("LastUSec") == 0 {
+        return health;
+    }
+    let how = match check.status("ExitStatus") {
+        0 => "passed".to_owned(),
+        -1 => "failed".to_owned(),
+        status => format!("status {status}"),
+    };
+    let failures = match check.number("Failures") {
+        0 => String::new(),
+        failures => format!(", {failures} failed in a row"),
+    };
+    let said = check.text("Output").lines().next().map(|line| format!(": {line}")).unwrap_or_default();
+    format!("{health} (last check {how}, {} ago{failures}){said}", ago(check.number("LastUSec")))
+}
+
+fn ago(moment: Usec) -> String {
+    output::rough_span(now_usec().saturating_sub(moment))
 }
 
 fn leader(pid: u64) -> String {
@@ -212,6 +261,35 @@ mod tests {
         assert_eq!(state_line(&Properties::from_map(values.into_iter().collect())), "stopped (exit-code, status 3)");
         let failed = text(&[("State", "failed"), ("StatusText", "no such program")]);
         assert_eq!(state_line(&Properties::from_map(failed.into_iter().collect())), "failed (no such program)");
+    }
+
+    #[test]
+    fn health_says_what_led_to_it() {
+        let properties = Properties::from_map(text(&[("Health", "unhealthy")]).into_iter().collect());
+        let mut check = text(&[("Output", "no answer\nat all")]);
+        check.push(("ExitStatus".into(), OwnedVariant::from(7)));
+        check.push(("Failures".into(), OwnedVariant::from(3u32)));
+        check.push(("LastUSec".into(), OwnedVariant::from(now_usec())));
+        let line = health(&properties, &Properties::from_map(check.into_iter().collect()));
+        assert!(line.starts_with("unhealthy (last check status 7, "), "{line}");
+        assert!(line.ends_with(" ago, 3 failed in a row): no answer"), "{line}");
+        assert_eq!(
+            health(&Properties::from_map(text(&[("Health", "none")]).into_iter().collect()), &Properties::default()),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_policy_says_what_it_has_done_and_will_do() {
+        let mut values = text(&[("RestartPolicy", "on-failure")]);
+        values.push(("RestartCount".into(), OwnedVariant::from(3u32)));
+        let properties = |values: &[(String, OwnedVariant)]| {
+            Properties::from_map(values.iter().map(|(k, v)| (k.clone(), v.try_clone().unwrap())).collect())
+        };
+        assert_eq!(restarts(&properties(&values), 7), "3 (on-failure)");
+        values.push(("NextRestartUSec".into(), OwnedVariant::from(5_000_007u64)));
+        assert_eq!(restarts(&properties(&values), 7), "3 (on-failure), the next in 5s");
+        assert_eq!(restarts(&properties(&text(&[("RestartPolicy", "no")])), 7), "");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bus;
 mod contract;
 mod device_set;
 mod publisher;
+mod runs;
 mod samples;
 
 use std::collections::VecDeque;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::engine::{ContainerView, ImageView, JobId, JobKind, JobView, ProcessId, ProcessView};
 use crate::model::{
-    Bytes, Capabilities, ContainerId, ContainerName, ContainerSpec, DeviceId, ImageConfig, ImageInfo, ImageName,
-    Lifetime, Limits, NetworkMode, PoolState, PoolStatus, Process, RunResult, Status, StopPolicy,
+    Bytes, Capabilities, ContainerId, ContainerName, ContainerSpec, DeviceId, Health, ImageConfig, ImageInfo,
+    ImageName, Lifetime, Limits, NetworkMode, PoolState, PoolStatus, Process, RunResult, Status, StopPolicy,
 };
 
 /// A value that must never be seen on the bus.
@@ -41,6 +41,10 @@ pub(super) fn container(text: &str) -> ContainerView {
         slice: None,
         stop: StopPolicy::default(),
         lifetime: Lifetime::Kept,
+        restart: Default::default(),
+        health: None,
+        ready: Default::default(),
+        log_rate: None,
         labels: BTreeMap::new(),
     };
     ContainerView {
@@ -56,6 +60,11 @@ pub(super) fn container(text: &str) -> ContainerView {
         result: RunResult::None,
         oom_kills: 0,
         status_text: String::new(),
+        run: 0,
+        runs: Arc::default(),
+        health: Health::None,
+        restart_count: 0,
+        next_restart_usec: 0,
         snapshots: Arc::default(),
     }
 }

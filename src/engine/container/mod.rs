@@ -4,25 +4,31 @@
 //! |---|---|
 //! | this one | the way to the task, and what is shown without asking it |
 //! | `task.rs` | the life of the container: owns its state, performs what `lifecycle` decides |
+//! | `again.rs` | what its restart policy has the task do |
+//! | `checks.rs`, `health.rs` | the checks of its health, one after another; what comes of them |
+//! | `notified.rs` | what comes of what the payload says about itself |
 //! | `root.rs` | what is done to its root and its record |
 
+mod again;
+mod checks;
+mod health;
+mod notified;
 mod root;
 mod task;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, mpsc, oneshot};
 
 use self::task::Task;
-#[cfg(test)]
-pub(super) use self::task::{HELD_ID, RELEASED_ID};
 use super::Inner;
 use super::error::EngineError;
 use super::jobs::Job;
 use super::request::{RunIo, StopOptions};
 use super::run::{Handles, Run};
 use super::view::{ContainerView, JobResult};
-use crate::model::{Bytes, ContainerName, Limits, SnapshotName, Status};
+use crate::model::{Bytes, Checked, ContainerName, HealthState, Limits, SnapshotName, Status};
 use crate::records::ContainerRecord;
 use crate::systemd::scope_name;
 
@@ -39,6 +45,9 @@ struct Shared {
     handles: RwLock<Option<Arc<Handles>>>,
     /// Held for reading by whoever enters, for writing by a freeze: nobody enters a container that is being frozen.
     door: Arc<tokio::sync::RwLock<()>>,
+    /// How often it was frozen: a check of its health that saw that says nothing.
+    freezes: AtomicU64,
+    health: RwLock<HealthState>,
     /// Held by whoever makes a device of the root, or takes the root away. Nobody who holds it waits for the task.
     root: Arc<tokio::sync::Mutex<()>>,
 }
@@ -85,6 +94,15 @@ pub(super) enum Request {
     Held,
     /// Thaw it if that is why it is frozen.
     Release,
+    /// Take over how a check of its health went.
+    Checked {
+        /// Of which run.
+        run: u64,
+        /// How it went.
+        checked: Checked,
+        /// Whether a failure counts.
+        counts: bool,
+    },
     /// Change what its record says of its snapshots.
     Snapshots {
         /// How.
@@ -141,13 +159,18 @@ impl Container {
         // The device is right: it may have grown just before the daemon ended.
         record.spec.size = engine.root_size(&record.spec.id).or(record.spec.size);
         let (requests, inbox) = mpsc::unbounded_channel();
-        let shared = Task::begin(Arc::clone(engine), record, run, inbox);
+        let shared = Task::begin(Arc::clone(engine), record, run, (requests.downgrade(), inbox));
         Arc::new(Self { requests, shared })
     }
 
     /// The container as it is now.
     pub(super) fn view(&self) -> ContainerView {
         self.shared.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How it stands with its health.
+    pub(super) fn health(&self) -> HealthState {
+        self.shared.health.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What signals and entering need; `NotRunning` while there is no payload.
@@ -172,6 +195,7 @@ impl Container {
             return Ok(false);
         }
         let Ok(handles) = self.handles() else { return Ok(false) };
+        self.shared.freezes.fetch_add(1, Ordering::AcqRel);
         handles.cgroup.hold()?;
         self.ask(Request::Held);
         Ok(true)
@@ -212,7 +236,7 @@ impl Request {
                 job.finish(JobResult::from(&gone));
             }
             // Nobody waits for an answer.
-            Self::Held | Self::Release => {}
+            Self::Held | Self::Release | Self::Checked { .. } => {}
             Self::Freeze { reply, .. }
             | Self::Snapshots { reply, .. }
             | Self::Rollback { reply, .. }

@@ -118,6 +118,7 @@ impl Task {
         }
         steps.lap("Record");
         self.engine.forget(&self.record.spec.name);
+        self.engine.forget_log_later(&self.record.spec.name);
         steps.finish("remove", &self.record.spec.name);
     }
 
@@ -131,6 +132,7 @@ impl Task {
         self.with_store(move |store| store.put_container(&record, Durability::Synced)).await?;
         let from = std::mem::replace(&mut self.record.spec.name, to.clone());
         self.engine.rename(&from, to);
+        self.engine.forget_log_later(&from);
         Ok(())
     }
 }

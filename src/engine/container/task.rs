@@ -1,5 +1,6 @@
 //! The task of one container: it owns its state and performs what `lifecycle` decides, one thing after another.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::again::until;
+use super::checks::Checks;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
 use crate::engine::error::EngineError;
@@ -18,16 +21,13 @@ use crate::engine::request::{RunIo, StopOptions, Who};
 use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
-use crate::engine::{Inner, blocking, start, table};
-use crate::model::{Exit, ExitRecord, Lifetime, PoolState, RunResult, now_usec};
+use crate::engine::{Inner, blocking, entries, start, table};
+use crate::model::{Exit, ExitRecord, Health, Lifetime, Notification, PoolState, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
 const LEAVING: Duration = Duration::from_secs(5);
-/// The journal's entries about that: see `packaging/holm.catalog`.
-pub(in crate::engine) const HELD_ID: &str = "c2f3b1f0a8c84b2e9a4d6b7c1e5f9a03";
-pub(in crate::engine) const RELEASED_ID: &str = "5f0d7c9e41b34a6f8e2ab6d15c7093e8";
 /// What is said of a container that is held.
 const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
 /// How long a freeze waits for processes that are entering.
@@ -41,6 +41,7 @@ fn found(run: &Run) -> State {
         true => State::Stopping { forced: false, next: Next::Rest },
         // One that is held may not stand still yet: it waits for the pool.
         false if run.record.held || run.handles.cgroup.is_frozen() => State::Frozen,
+        false if run.record.unready => State::Readying,
         false => State::Running,
     }
 }
@@ -58,10 +59,18 @@ pub(super) struct Task {
     pub(super) engine: Arc<Inner>,
     pub(super) shared: Arc<Shared>,
     inbox: mpsc::UnboundedReceiver<Request>,
+    /// The way to itself, which does not keep it alive.
+    pub(super) requests: mpsc::WeakUnboundedSender<Request>,
+    /// Of the run under way.
+    pub(super) checks: Option<Checks>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
     deadline: Option<Instant>,
+    /// When its policy starts it again.
+    pub(super) due: Option<Instant>,
+    /// Whether the launch under way is its policy's.
+    pub(super) by_policy: bool,
     waiters: Vec<(Goal, Job)>,
     next_io: Option<RunIo>,
     /// The input and output of a system's run, for the one after a reboot: who follows it follows it on.
@@ -77,7 +86,9 @@ pub(super) struct Task {
 enum Input {
     Asked(Request),
     Ended,
+    Notified(Option<Notification>),
     Deadline,
+    Due,
     Closed,
 }
 
@@ -87,27 +98,38 @@ impl Task {
         engine: Arc<Inner>,
         record: ContainerRecord,
         run: Option<Run>,
-        inbox: mpsc::UnboundedReceiver<Request>,
+        (requests, inbox): (mpsc::WeakUnboundedSender<Request>, mpsc::UnboundedReceiver<Request>),
     ) -> Arc<Shared> {
-        let state = run.as_ref().map_or(State::Resting, found);
+        let state = match &run {
+            Some(run) => found(run),
+            None if record.restarts.next_usec > 0 => State::Waiting,
+            None => State::Resting,
+        };
         let shared = Arc::new(Shared {
             view: RwLock::new(view(&record, state, run.as_ref())),
             handles: RwLock::new(run.as_ref().map(|run| Arc::clone(&run.handles))),
             door: Arc::default(),
+            freezes: AtomicU64::default(),
+            health: RwLock::default(),
             root: Arc::default(),
         });
         let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
             true => Instant::now(),
             false => Instant::now() + record.spec.stop.timeout(),
         });
-        let task = Self {
+        let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
+        let mut task = Self {
             engine,
             shared: Arc::clone(&shared),
             inbox,
+            requests,
+            checks: None,
             record,
             state,
             run,
             deadline,
+            due,
+            by_policy: false,
             waiters: Vec::new(),
             next_io: None,
             again: None,
@@ -116,6 +138,8 @@ impl Task {
             left: None,
             left_machine: None,
         };
+        task.checks = task.run.as_ref().and_then(|run| task.checks_of(run));
+        task.show_health();
         tokio::spawn(task.work());
         shared
     }
@@ -124,11 +148,16 @@ impl Task {
         while self.state != State::Gone {
             match self.next_input().await {
                 Input::Asked(request) => self.asked(request).await,
-                Input::Ended => self.ended().await,
+                Input::Ended => {
+                    self.hear_the_rest().await;
+                    self.ended().await;
+                }
+                Input::Notified(said) => self.notified(said).await,
                 Input::Deadline => {
                     self.deadline = None;
                     self.happened(Event::Deadline).await;
                 }
+                Input::Due => self.due().await,
                 Input::Closed => return,
             }
         }
@@ -145,9 +174,24 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        let notified = async {
+            match &self.run {
+                Some(run) => run.notified().await,
+                None => std::future::pending().await,
+            }
+        };
         let deadline = async {
             match self.deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let due = async {
+            match self.due {
+                Some(due) => {
+                    self.engine.restarts_may_begin().await;
+                    tokio::time::sleep_until(due).await;
+                }
                 None => std::future::pending().await,
             }
         };
@@ -155,20 +199,39 @@ impl Task {
             biased;
             () = ended => Input::Ended,
             () = deadline => Input::Deadline,
+            () = due => Input::Due,
             request = self.inbox.recv() => request.map_or(Input::Closed, Input::Asked),
+            // Last, so that one that talks without end is stopped all the same.
+            said = notified => Input::Notified(said),
         }
     }
 
     async fn asked(&mut self, request: Request) {
         match request {
             Request::Start { io, job } => {
-                self.toward(Event::Start, Goal::Running, job, |task| task.next_io = Some(io)).await;
+                let accepted = |task: &mut Self| {
+                    task.next_io = Some(io);
+                    task.is_wanted();
+                };
+                self.toward(Event::Start, Goal::Running, job, accepted).await;
             }
             Request::Stop { options, job } => {
-                self.toward(Event::Stop, Goal::Resting, job, |task| task.stop = options).await;
+                let waited = self.state == State::Waiting;
+                let accepted = |task: &mut Self| {
+                    task.stop = options;
+                    task.is_not_wanted();
+                };
+                self.toward(Event::Stop, Goal::Resting, job, accepted).await;
+                if waited {
+                    self.save(Durability::Synced).await;
+                }
             }
             Request::Restart { options, job } => {
-                self.toward(Event::Restart, Goal::Running, job, |task| task.stop = options).await;
+                let accepted = |task: &mut Self| {
+                    task.stop = options;
+                    task.is_wanted();
+                };
+                self.toward(Event::Restart, Goal::Running, job, accepted).await;
             }
             Request::Remove { force, job } => self.toward(Event::Remove { force }, Goal::Gone, job, |_| {}).await,
             Request::Freeze { freeze, reply } => {
@@ -182,9 +245,10 @@ impl Task {
             Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
                 self.note_held(false);
                 self.happened(Event::Release).await;
-                info!(container = %self.record.spec.name, op = "release", message_id = RELEASED_ID, "Container {} goes on: the pool has room again.", self.record.spec.name);
+                info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
+            Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;
                 let _ = reply.send(result);
@@ -229,6 +293,7 @@ impl Task {
             match run.watch_leader() {
                 Ok(true) => {
                     warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends will be lost.", self.record.spec.name);
+                    self.unheard().await;
                     return;
                 }
                 Ok(false) => {}
@@ -239,18 +304,19 @@ impl Task {
             // Without a monitor nobody else ends what the leader left behind.
             self.kill_group().await;
         }
-        let event = self.end_or_reboot();
+        let event = self.end_or_reboot().await;
         self.happened(event).await;
     }
 
     /// A system that asked to be rebooted is started again, with the input and output that it had; not one that is being
     /// stopped, nor on a machine that is.
-    fn end_or_reboot(&mut self) -> Event {
+    async fn end_or_reboot(&mut self) -> Event {
         let again = self.again.take();
         let Some(exit) = self.run.as_ref().and_then(|run| run.exit.as_ref()).filter(|exit| exit.reboot) else {
-            return Event::Ended;
+            return Event::Ended { again: self.after_end().await };
         };
-        if matches!(self.state, State::Running | State::Frozen) && self.engine.check_open().is_ok() {
+        let runs = matches!(self.state, State::Readying | State::Running | State::Frozen);
+        if runs && self.engine.check_open().is_ok() {
             info!(container = %self.record.spec.name, op = "reboot", "Container {} reboots.", self.record.spec.name);
             self.next_io = again;
             return Event::Rebooted;
@@ -259,10 +325,10 @@ impl Task {
         if let Some(caller) = again.and_then(|io| io.monitor) {
             start::tell_end(&caller, exit);
         }
-        Event::Ended
+        Event::Ended { again: self.after_end().await }
     }
 
-    async fn happened(&mut self, event: Event) {
+    pub(super) async fn happened(&mut self, event: Event) {
         if let Err(error) = self.apply(event).await {
             warn!(container = %self.record.spec.name, op = "lifecycle", "{error}");
         }
@@ -308,6 +374,7 @@ impl Task {
             Action::Freeze => self.freeze(true).await?,
             Action::Thaw => self.freeze(false).await?,
             Action::RecordEnd => self.record_end().await,
+            Action::Wait => self.wait_for_next(),
             Action::Delete => self.delete().await,
         }
         Ok(None)
@@ -328,14 +395,13 @@ impl Task {
                 self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.run = Some(run);
+                let ready = !run_is_unready(self.run.as_ref());
+                self.begin_health();
                 self.save(Durability::Eventual).await;
-                info!(container = %self.record.spec.name, op = "start", "Container {} started.", self.record.spec.name);
-                Event::Launched
+                info!(container = %self.record.spec.name, op = "start", message_id = entries::STARTED, "Container {} started.", self.record.spec.name);
+                Event::Launched { ready }
             }
-            Err(error) => {
-                self.start_failed(&error).await;
-                Event::LaunchFailed
-            }
+            Err(error) => Event::LaunchFailed { again: self.start_failed(&error).await },
         }
     }
 
@@ -351,14 +417,18 @@ impl Task {
         }
     }
 
-    async fn start_failed(&mut self, error: &EngineError) {
-        warn!(container = %self.record.spec.name, op = "start", "Container {} did not start: {error}", self.record.spec.name);
+    /// Whether it is tried again: not a start that somebody asked for and is told of.
+    async fn start_failed(&mut self, error: &EngineError) -> bool {
+        warn!(container = %self.record.spec.name, op = "start", message_id = entries::NOT_STARTED, "Container {} did not start: {error}", self.record.spec.name);
         self.start_error = Some(JobResult::from(error));
         self.record.status_text = error.to_string();
-        self.record.last = Some(never_started(self.record.run));
+        let last = never_started((self.record.run, self.record.started_usec));
+        self.record.note_end(last, self.engine.settings.keep_runs);
+        let again = self.after_no_launch(error, &last);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Eventual).await;
         }
+        again
     }
 
     async fn ask_to_end(&mut self) {
@@ -387,7 +457,7 @@ impl Task {
         self.deadline = None;
         let Some(run) = &mut self.run else { return };
         // A removal by force is no stop that timed out.
-        run.record.forced = matches!(self.state, State::Stopping { next: Next::Rest | Next::Start, .. });
+        run.record.forced = !matches!(self.state, State::Stopping { next: Next::Remove, .. });
         run.record.stopping = true;
         self.save_run();
         if matches!(self.state, State::Stopping { next: Next::Remove, .. }) {
@@ -416,7 +486,7 @@ impl Task {
         }
     }
 
-    async fn kill_group(&self) {
+    pub(super) async fn kill_group(&self) {
         let Some(run) = &self.run else { return };
         let handles = Arc::clone(&run.handles);
         if let Err(error) = blocking(move || handles.kill()).await {
@@ -429,6 +499,7 @@ impl Task {
         let handles = Arc::clone(&run.handles);
         let path = handles.cgroup.path().to_owned();
         let op = if freeze { "freeze" } else { "thaw" };
+        self.shared.freezes.fetch_add(1, Ordering::AcqRel);
         let _closed = match freeze {
             true => Some(self.close_door().await?),
             false => None,
@@ -442,7 +513,7 @@ impl Task {
         let before = self.state;
         if before == State::Running {
             self.note_held(true);
-            warn!(container = %self.record.spec.name, op = "hold", message_id = HELD_ID, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
+            warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
         }
         self.happened(Event::Held).await;
     }
@@ -462,6 +533,7 @@ impl Task {
     /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         self.deadline = None;
+        self.checks = None;
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
         self.set_handles(None);
@@ -470,10 +542,15 @@ impl Task {
         if run.handles.terminal.is_some() {
             table::release_terminal(&self.record.spec);
         }
+        self.forget_notified(&run);
         self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
         self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);
-        let last = last_run(run.record.run, Some(&run.record), run.exit.as_ref());
-        self.record.last = Some(last);
+        let last = last_run((run.record.run, run.record.started_usec), Some(&run.record), run.exit.as_ref());
+        if run.record.unready && (last.failed || self.ended_unannounced(&run)) {
+            self.never_ready(&last);
+        }
+        self.show_health();
+        self.record.note_end(last, self.engine.settings.keep_runs);
         if self.record.spec.lifetime == Lifetime::Kept {
             self.save(Durability::Synced).await;
         }
@@ -492,8 +569,10 @@ impl Task {
     fn announce_end(&self, last: &LastRun) {
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
-        info!(container = %name, op = "end", status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
+        let id = if last.failed { entries::FAILED } else { entries::ENDED };
+        info!(container = %name, op = "end", message_id = id, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
         if last.oom_kills > 0 {
+            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
         self.engine.events.send(Change::ContainerExited { name, status, result: last.result });
@@ -503,9 +582,9 @@ impl Task {
     fn settle(&mut self) {
         let reached = match self.state {
             State::Running | State::Frozen => Goal::Running,
-            State::Resting => Goal::Resting,
+            State::Resting | State::Waiting => Goal::Resting,
             State::Gone => Goal::Gone,
-            State::Starting | State::Stopping { .. } => return,
+            State::Starting | State::Readying | State::Stopping { .. } => return,
         };
         for (goal, job) in std::mem::take(&mut self.waiters) {
             match (goal, reached) {
@@ -575,12 +654,16 @@ impl Task {
     }
 
     /// Not to the disk: to a file in memory.
-    fn save_run(&self) {
+    pub(super) fn save_run(&self) {
         let Some(run) = &self.run else { return };
         if let Err(error) = self.engine.store.put_run(&self.record.spec.id, &run.record) {
             warn!(container = %self.record.spec.name, op = "save", "{error}");
         }
     }
+}
+
+fn run_is_unready(run: Option<&Run>) -> bool {
+    run.is_some_and(|run| run.record.unready)
 }
 
 /// How a run ended: from the monitor's record, or from its own mouth.
@@ -617,6 +700,11 @@ fn view(record: &ContainerRecord, state: State, run: Option<&Run>) -> ContainerV
             Some(run) if run.record.held => HELD.to_owned(),
             _ => record.status_text.clone(),
         },
+        health: run.map_or(Health::None, |run| run.record.health.health),
+        restart_count: record.restarts.count,
+        next_restart_usec: if state == State::Waiting { record.restarts.next_usec } else { 0 },
+        run: record.run,
+        runs: Arc::new(record.runs.clone()),
         snapshots: Arc::new(record.snapshots.clone()),
     }
 }

@@ -184,7 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::container::{HELD_ID, RELEASED_ID};
+    use crate::engine::entries;
 
     /// Written by the daemon, which knows before there is an engine.
     const OUT_OF_ORDER: &str = "9d2c64b1e7a34f0c8b5e31f7a6d09c42";
@@ -272,10 +272,9 @@ mod tests {
             LOST,
             FOREIGN,
             FINDINGS,
-            HELD_ID,
-            RELEASED_ID,
             OUT_OF_ORDER,
         ];
+        here.extend(entries::ALL);
         there.sort_unstable();
         here.sort_unstable();
         assert_eq!(there, here);

@@ -77,7 +77,12 @@ impl Host {
     /// A daemon starts.
     pub(super) fn open(&self) -> Engine {
         let parts = Parts {
-            settings: Settings { slice: "holm.slice".into(), stop_timeout_usec: 20_000_000, pids_limit: None },
+            settings: Settings {
+                slice: "holm.slice".into(),
+                stop_timeout_usec: 20_000_000,
+                pids_limit: None,
+                keep_runs: 3,
+            },
             devices: Arc::clone(&self.devices) as Arc<dyn DeviceSet>,
             scopes: Arc::clone(&self.scopes) as _,
             machines: Arc::clone(&self.machines) as _,
@@ -85,7 +90,9 @@ impl Host {
             store: self.store(),
             stored: Vec::new(),
         };
-        Engine::open(parts).unwrap()
+        let engine = Engine::open(parts).unwrap();
+        engine.begin_restarts();
+        engine
     }
 
     /// Does something with a daemon, which is killed then.

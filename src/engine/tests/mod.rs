@@ -2,7 +2,10 @@
 
 mod devices;
 mod failures;
+mod health;
 mod host;
 mod life;
+mod restart_policy;
 mod restarts;
 mod snapshots;
+mod systems;

@@ -170,6 +170,15 @@ rc=0; wait "$front" || rc=$?
 assert_eq 0 "$rc" "exit status of a system that powered off"
 now() { holmctl list --all --no-legend | grep -c '^front ' || true; }; eventually_eq 10 0 now
 
+holmctl run --rm --name front debian-init >/tmp/front </dev/null &
+front=$!
+eventually_eq 60 1 fronts
+kill -TERM "$front"
+rc=0; wait "$front" || rc=$?
+assert_eq 0 "$rc" "a system whose follower is asked to end powers off"
+grep -aq 'Reached target.*shutdown.target' /tmp/front || fail "it did not stop in order"
+refute holmctl attach deb 2>/dev/null
+
 # ---- as anything else, when that is wanted
 assert_eq 1 "$(holmctl run --rm --systemd never debian-init /sbin/init >/dev/null 2>&1 </dev/null; holmctl run --rm --systemd never debian-init sh -c 'mkdir /sys/fs/cgroup/x' >/dev/null 2>&1 </dev/null; echo $?)" "--systemd never"
 holmctl run --rm --systemd always debian-init sh -c 'mkdir /sys/fs/cgroup/x' </dev/null || fail "--systemd always"

@@ -140,6 +140,53 @@ for init in --no-init --init; do
     eventually 10 gone holm-http.scope http
 done
 
+# ---- what the payload says about itself
+cat >/tmp/say.sh <<'S'
+say() { python3 -c 'import os, socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), os.environ["NOTIFY_SOCKET"])' "$1"; }
+export PATH=/usr/bin:/bin
+test "$NOTIFY_SOCKET" = /run/host/notify || exit 20
+S
+cat >/tmp/ready.sh <<'S'
+. /say.sh
+trap 'say STOPPING=1; exit 0' TERM
+say "STATUS=warming up
+MAINPID=1"
+while [ ! -e /log/go ]; do sleep 0.1; done
+say "READY=1
+STATUS=serving"
+while :; do [ -e /log/quiet ] || say WATCHDOG=1; sleep 0.3; done
+S
+debian="-v /usr:/usr:ro -v /lib64:/lib64:ro -v /tmp/say.sh:/say.sh:ro -v /tmp/ready.sh:/ready.sh:ro -v /tmp/log:/log debian"
+rm -f /tmp/log/*
+unit ready 'Type=notify' 'WatchdogSec=3' "$run --name ready --ready notify $debian sh /ready.sh"
+systemctl start --no-block ready
+eventually_eq 15 "warming up" property ready StatusText
+assert_eq activating "$(state ready)" "not before it says so"
+assert_eq "starting warming up" "$(holmctl show ready -p State --value) $(holmctl show ready -p StatusText --value)" "what holmd says"
+main=$(property ready MainPID)
+systemctl restart holmd
+touch /tmp/log/go
+eventually_eq 10 active state ready
+assert_eq "$main" "$(property ready MainPID)" "holmctl stays the main process"
+eventually_eq 10 "running serving" sh -c 'echo "$(holmctl show ready -p State --value) $(holmctl show ready -p StatusText --value)"'
+assert_eq serving "$(property ready StatusText)" "the unit's"
+always 4 systemctl is-active ready
+touch /tmp/log/quiet
+eventually_eq 15 watchdog property ready Result
+eventually 15 gone holm-ready.scope ready
+# Of nobody: the job is the readiness, and an end before it a failure.
+rm -f /tmp/log/*
+(sleep 2; touch /tmp/log/go) &
+start=$EPOCHREALTIME
+# shellcheck disable=SC2086
+holmctl run -d --name alone --ready notify $debian sh /ready.sh >/dev/null
+awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a > 1.5) }' || fail "the job did not wait"
+assert_eq running "$(holmctl show alone -p State --value)" "ready"
+holmctl rm --force alone
+assert_status 125 holmctl run -d --name never --ready notify busybox true 2>/tmp/never
+assert_has "$(cat /tmp/never)" "not ready before its end" "why"
+holmctl rm never
+
 # ---- credentials: for the payload's user and nobody else, in no record
 cat >/tmp/look.sh <<'S'
 cd "$CREDENTIALS_DIRECTORY" && test "$PWD" = /run/host/credentials || exit 10

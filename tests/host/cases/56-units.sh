@@ -153,20 +153,21 @@ diff /host/units/bad.golden /tmp/messages || fail "messages of verify"
 assert_match "$(grep '^holmctl: ' /tmp/err)" '[0-9]+ mistakes, in 2[0-9] of 2[0-9] files' "the last line"
 assert_status 1 holmctl unit verify --json >/tmp/json
 python3 -c 'import json; found = json.load(open("/tmp/json")); assert len(found) > 20 and all(f["file"] and f["message"] for f in found)'
-while IFS= read -r message; do
-    file=${message%%:*} told="${message%%: *}"
-    journalctl -b -o cat -t holm-generator | grep -qF -- "$message" || fail "not in the journal after the reload: $message"
-    case $file in *.conf) file=${file%.d/*} ;; esac
-    unit=$(holmctl unit list --json | python3 -c 'import json, sys; print(*[f["unit"] for f in json.load(sys.stdin) if f["path"] == sys.argv[1]])' "$file")
-    [ -n "$unit" ] || fail "no unit for $file"
-    [ "$file" != "$units/20-double.container" ] || continue
+journalctl -b -o cat -t holm-generator >/tmp/journal
+while read -r path unit; do
+    case $path in "$units/20-double.container") continue ;; esac
     assert_eq loaded "$(systemctl show --value -p LoadState "$unit")" "$unit"
     assert_has "$(systemctl show --value -p Description "$unit")" "is wrong" "description of $unit"
+    # One that another wants has been tried already.
     if [ "$(state "$unit")" != failed ]; then refute systemctl start "$unit" 2>/dev/null; fi
     assert_eq failed "$(state "$unit")" "$unit"
-    systemctl status --no-pager -l "$unit" >/tmp/status || true
-    grep -qF -- "$message" /tmp/status || fail "status of $unit lacks '$message': $(cat /tmp/status)"
-    assert_has "$told" "$units" "the place"
+    systemctl status --no-pager -l "$unit" >"/tmp/status.${path##*/}" || true
+done < <(holmctl unit list --json | python3 -c 'import json, sys; [print(f["path"], f["unit"]) for f in json.load(sys.stdin)]')
+while IFS= read -r message; do
+    grep -qF -- "$message" /tmp/journal || fail "not in the journal after the reload: $message"
+    file=${message%%:*} file=${file%.d/*} file=${file##*/}
+    [ "$file" != 20-double.container ] || continue
+    grep -qF -- "$message" "/tmp/status.$file" || fail "status lacks '$message': $(cat "/tmp/status.$file")"
 done </host/units/bad.golden
 note "$(wc -l </host/units/bad.golden) messages of bad files"
 systemctl reset-failed
@@ -175,5 +176,6 @@ systemctl daemon-reload
 
 # ---- the daemon's own unit
 systemd-analyze verify --man=no holmd.service holm@x.service >/tmp/verify 2>&1 || true
-refute grep -E '/(holmd|holm@)' /tmp/verify
+# A systemd before 254 does not know the key, and says so.
+refute grep -E '/(holmd|holm@)' <(grep -v FileDescriptorStorePreserve /tmp/verify)
 note "systemd-analyze security: $(systemd-analyze security --no-pager holmd.service | tail -n 1)"
