@@ -10,6 +10,22 @@ pub(crate) fn ready() {
     drop(send("READY=1"));
 }
 
+/// What the payload says about itself. We stay the main process.
+pub(crate) fn pass_on(text: &str) {
+    drop(send(text));
+}
+
+/// Whether there is somebody to tell.
+pub(crate) fn is_wanted() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// The watchdog that the payload has to answer, if we are the process that has to.
+pub(crate) fn watchdog(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    variable("WATCHDOG_USEC").filter(|_| ours).map(|usec| format!("WATCHDOG_USEC={usec}"))
+}
+
 /// The container is asked to end.
 pub(crate) fn stopping() {
     drop(send("STOPPING=1"));

@@ -82,7 +82,7 @@ impl Session {
     /// As [`prepare`](Self::prepare), for a run: when we belong to a service, its stop is the payload's.
     pub(crate) fn prepare_run(streams: Streams) -> Result<(Self, Io), CliError> {
         let (session, io) = Self::prepare(streams)?;
-        Ok((Self { of_service: in_service(), ..session }, io))
+        Ok((Self { of_service: in_service(), ..session }, Io { notify: notify::is_wanted(), ..io }))
     }
 
     fn new(interactive: bool) -> Result<Self, CliError> {
@@ -114,6 +114,7 @@ impl Session {
                 biased;
                 event = next_event(self.monitor.as_ref()) => match event? {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
+                    MonitorEvent::Notified(text) => notify::pass_on(&text),
                     MonitorEvent::Exited(end) => {
                         if start.is_some() {
                             notify::ready();

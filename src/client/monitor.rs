@@ -30,6 +30,8 @@ pub struct MonitorEnd {
 pub enum MonitorEvent {
     /// The terminal's master.
     Terminal(OwnedFd),
+    /// What the payload said about itself, as sd_notify(3) has it.
+    Notified(String),
     /// The process ended.
     Exited(MonitorEnd),
     /// Nobody holds the other side any more: nothing was started, or the monitor was killed.
@@ -73,6 +75,7 @@ impl Monitor {
                 (Ok(MonitorMessage::Exited { exit, oom_kills }), _) => {
                     return Ok(MonitorEvent::Exited(MonitorEnd { exit, oom_kills }));
                 }
+                (Ok(MonitorMessage::Notified(text)), _) => return Ok(MonitorEvent::Notified(text)),
                 (Ok(MonitorMessage::Terminal), None) | (Err(_), _) => {}
             }
         }

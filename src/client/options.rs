@@ -179,6 +179,8 @@ pub struct Io {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// Whether the monitor passes on what the payload says about itself. Only for a run.
+    pub notify: bool,
     /// Descriptors for the payload, with their names. Only for a run.
     pub passed: Vec<(String, OwnedFd)>,
     /// Credentials: names, and what they are read from. Only for a run.
@@ -201,6 +203,9 @@ impl Io {
         }
         if let Some(size) = self.terminal_size {
             options.insert("TerminalSize", Variant::from(size));
+        }
+        if self.notify {
+            options.insert("Notify", Variant::from(true));
         }
         for (key, fds) in [("Fds", self.passed), ("Credentials", self.credentials)] {
             if !fds.is_empty() {

@@ -9,8 +9,8 @@ use zbus::Fd;
 use super::error::{Error, Result};
 use super::options::{Dictionary, Options};
 use crate::engine::{
-    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions,
-    WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo,
+    StopOptions, WantedBy, Who,
 };
 use crate::model::{
     BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode,
@@ -193,6 +193,7 @@ fn start_from(options: &mut Options) -> Result<Start> {
     let mut io = io_from(options)?;
     let for_caller = wanted_by.is_none() && io.monitor.is_some();
     io.wanted_by = wanted_by.flatten();
+    io.notify = options.flag("Notify")?;
     io.passed = options.parse("Fds", |fds| passed(fds, is_fd_name))?.unwrap_or_default();
     io.credentials = options.parse("Credentials", credentials)?.unwrap_or_default();
     Ok(Start { io, for_caller })

@@ -164,13 +164,48 @@ fn a_secret_is_not_repeated_in_the_error() {
 fn descriptors_belong_to_run_and_not_to_create() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let entries = || dictionary([("StandardOutput", Fd::from(&file).into()), ("TerminalSize", (24u16, 80u16).into())]);
-    let (_, start) = run("web", "debian", entries()).unwrap();
-    let output = start.io.stdio[1].as_ref().unwrap();
+    let (_, Start { io, for_caller }) = run("web", "debian", entries()).unwrap();
+    assert!(!for_caller, "nobody follows it");
+    let output = io.stdio[1].as_ref().unwrap();
     assert_ne!(output.as_raw_fd(), file.as_raw_fd(), "a copy of our own");
-    assert!(start.io.stdio[0].is_none() && start.io.monitor.is_none());
-    assert_eq!(start.io.terminal_size, Some((24, 80)));
+    assert!(io.stdio[0].is_none() && io.monitor.is_none());
+    assert_eq!(io.terminal_size, Some((24, 80)));
     let message = create("web", "debian", entries()).unwrap_err().message;
     assert!(message.contains("unknown option 'StandardOutput'"), "{message}");
+}
+
+#[test]
+fn a_run_that_somebody_follows_is_of_their_service_unless_they_say_otherwise() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let with = |wanted_by: &'static str| {
+        start(dictionary([("Monitor", Fd::from(&file).into()), ("WantedBy", wanted_by.into())]))
+    };
+    assert!(start(dictionary([("Monitor", Fd::from(&file).into())])).unwrap().for_caller);
+    let none = with("").unwrap();
+    assert!(!none.for_caller && none.io.wanted_by.is_none());
+    let said = with("shop@1.service").unwrap();
+    assert!(!said.for_caller);
+    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None }));
+    for bad in ["web", ".service", "a b.service", "web.mount", "../web.service"] {
+        assert!(with(bad).unwrap_err().message.contains("WantedBy"), "{bad}");
+    }
+}
+
+#[test]
+fn descriptors_and_credentials_are_passed_by_name() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let named = |key: &'static str, names: &[&str]| {
+        let fds: Vec<_> = names.iter().map(|name| ((*name).to_owned(), Fd::from(&file))).collect();
+        start(dictionary([(key, fds.into())]))
+    };
+    let io = named("Fds", &["http", "http", ""]).unwrap().io;
+    assert_eq!(io.passed.iter().map(|passed| passed.name.as_str()).collect::<Vec<_>>(), ["http", "http", ""]);
+    assert_eq!(named("Credentials", &["db.key"]).unwrap().io.credentials[0].name, "db.key");
+    for (key, bad) in
+        [("Fds", &["a:b"][..]), ("Credentials", &["a/b"]), ("Credentials", &[".."]), ("Credentials", &["a", "a"])]
+    {
+        assert!(named(key, bad).unwrap_err().message.contains(key), "{bad:?}");
+    }
 }
 
 #[test]

@@ -56,8 +56,8 @@ pub use devices::{CheckView, DeviceError, DeviceView, FindingView, ForeignView, 
 pub use error::EngineError;
 pub use exec::Executed;
 pub use request::{
-    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo, StopOptions,
-    WantedBy, Who,
+    CloneRequest, CreateRequest, ExecRequest, HealthRequest, Passed, RemoveOptions, ResourceRequest, RunIo,
+    StopOptions, WantedBy, Who,
 };
 pub use table::{Parts, Settings};
 pub use view::{ContainerView, Event, ImageView, JobId, JobKind, JobResult, JobView, LastRun, ProcessId, ProcessView};

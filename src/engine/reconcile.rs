@@ -25,7 +25,7 @@ use super::run::{Run, open_process};
 use super::table::snapshot_device;
 use super::view::JobKind;
 use super::{Inner, container_device, restart};
-use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState, now_usec};
+use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState, Ready, now_usec};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
@@ -171,7 +171,11 @@ fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<
     let number = run.leader;
     let terminal = engine.stored_terminal(&record.spec);
     let unit = run.unit.clone();
-    let adopted = Run::adopted(run, watched, leader, terminal).map_err(|source| EngineError::State {
+    let notified = engine.stored_notified(&record.spec);
+    // What it has said is lost with the socket, and what it will say: nobody would ever learn that it is ready.
+    let unready = run.unready && (record.spec.ready != Ready::Notify || notified.is_some());
+    let run = RunRecord { unready, ..run };
+    let adopted = Run::adopted(run, watched, leader, terminal, notified).map_err(|source| EngineError::State {
         op: "watch",
         path: unit.into(),
         source,

@@ -97,6 +97,8 @@ pub struct RunIo {
     pub wanted_by: Option<WantedBy>,
     /// Descriptors for the payload, as `LISTEN_FDS` with their names (sd_listen_fds(3)).
     pub passed: Vec<Passed>,
+    /// Whether the caller's socket gets what the payload says about itself.
+    pub notify: bool,
     /// Credentials for the payload: files that are read once, and written down nowhere.
     pub credentials: Vec<Passed>,
 }
@@ -141,6 +143,7 @@ impl RunIo {
             terminal_size: self.terminal_size,
             wanted_by: self.wanted_by.clone(),
             passed: all(&self.passed)?,
+            notify: self.notify,
             credentials: all(&self.credentials)?,
         })
     }

@@ -1,17 +1,22 @@
 //! A run: one life of a container's payload, from launch to end.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
 use super::cgroup::Cgroup;
 use super::request::Who;
-use crate::model::{ExitRecord, Signal, now_usec};
+use crate::model::{ExitRecord, MonitorMessage, Notification, Signal, now_usec};
 use crate::records::RunRecord;
 use crate::runtime::{Keeper, Launched};
 use crate::sys::pidfd;
 use crate::sys::proc;
 use crate::sys::readiness::Readiness;
+use crate::sys::socket;
 
 /// What exists while a payload runs.
 #[derive(Debug)]
@@ -23,6 +28,12 @@ pub(super) struct Run {
     /// How it ended, once that is known.
     pub(super) exit: Option<ExitRecord>,
     watched: Readiness,
+    /// What the payload says about itself, if it was given a way to; nothing more when it is closed.
+    notified: Option<UnixDatagram>,
+    /// Whether there was such a way.
+    spoke_to: bool,
+    /// Whether it said how it is.
+    pub(super) has_spoken: bool,
     /// The monitor, when it is this daemon's child.
     keeper: Option<Keeper>,
 }
@@ -40,9 +51,9 @@ pub(super) struct Handles {
 
 impl Run {
     /// A run that has just been launched. Its end is seen on the monitor's socket, before the monitor itself ends.
-    pub(super) fn launched(record: RunRecord, launched: Launched) -> std::io::Result<Self> {
+    pub(super) fn launched(record: RunRecord, launched: Launched, notified: Option<OwnedFd>) -> std::io::Result<Self> {
         let watched = launched.keeper.socket().try_clone_to_owned()?;
-        let run = Self::adopted(record, watched, Some(launched.leader_pidfd), launched.terminal)?;
+        let run = Self::adopted(record, watched, Some(launched.leader_pidfd), launched.terminal, notified)?;
         Ok(Self { keeper: Some(launched.keeper), ..run })
     }
 
@@ -52,10 +63,21 @@ impl Run {
         watched: OwnedFd,
         leader: Option<OwnedFd>,
         terminal: Option<OwnedFd>,
+        notified: Option<OwnedFd>,
     ) -> std::io::Result<Self> {
+        let notified = notified.map(listening).transpose()?;
         let cgroup = Cgroup::new(Path::new(&record.control_group));
         let handles = Arc::new(Handles { leader, cgroup, terminal });
-        Ok(Self { record, handles, exit: None, watched: Readiness::new(watched)?, keeper: None })
+        Ok(Self {
+            record,
+            handles,
+            exit: None,
+            watched: Readiness::new(watched)?,
+            spoke_to: notified.is_some(),
+            notified,
+            has_spoken: false,
+            keeper: None,
+        })
     }
 
     /// Waits for the end of what is watched, the monitor as a rule: then the run's exit record is there, or never will be.
@@ -64,6 +86,36 @@ impl Run {
         if self.watched.readable().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The next that the payload says about itself. May be cancelled.
+    pub(super) async fn notified(&self) -> Option<Notification> {
+        let Some(socket) = &self.notified else { return std::future::pending().await };
+        let mut buffer = [0; MonitorMessage::MAX];
+        let received = socket.async_io(Interest::READABLE, || socket::receive_now(socket.as_fd(), &mut buffer)).await;
+        match received {
+            Ok((length, _)) if length > 0 => Some(Notification::parse(&buffer[..length])),
+            _ => None,
+        }
+    }
+
+    /// What it has said and nobody has heard yet.
+    pub(super) fn notified_now(&self) -> Option<Notification> {
+        let mut buffer = [0; MonitorMessage::MAX];
+        match socket::receive_now(self.notified.as_ref()?.as_fd(), &mut buffer) {
+            Ok((length, _)) if length > 0 => Some(Notification::parse(&buffer[..length])),
+            _ => None,
+        }
+    }
+
+    /// Whether it was given a way to say something.
+    pub(super) fn can_speak(&self) -> bool {
+        self.spoke_to
+    }
+
+    /// The way is closed.
+    pub(super) fn is_silent(&mut self) {
+        self.notified = None;
     }
 
     /// What the monitor says of the end on its socket, for when its record could not be written: it has no figures. Can be
@@ -100,6 +152,13 @@ impl Run {
             tokio::spawn(reap(keeper));
         }
     }
+}
+
+/// The type only says who waits for it: there is none for packet sockets.
+fn listening(socket: OwnedFd) -> std::io::Result<UnixDatagram> {
+    let socket = net::UnixDatagram::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixDatagram::from_std(socket)
 }
 
 impl Handles {

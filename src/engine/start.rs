@@ -41,8 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let scope = make_scope(engine, spec, record.run, io.wanted_by.as_ref());
-    let (root, scope) = tokio::join!(mount_root(engine, spec), scope);
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, record, io.wanted_by.as_ref()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -69,6 +68,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let (run, launched) = match hand_over(engine, record, io, root, monitor, &scope, run).await {
         Ok(launched) => launched,
         Err(error) => {
+            table::release_notified(spec);
             if let Err(kept) = engine.store.remove_run(&spec.id) {
                 warn!(container = %spec.name, op = "start", "{kept}, ignoring");
             }
@@ -110,10 +110,10 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
 async fn make_scope(
     engine: &Arc<Inner>,
-    spec: &ContainerSpec,
-    run: u64,
+    record: &ContainerRecord,
     wanted_by: Option<&WantedBy>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    let spec = &record.spec;
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -126,11 +126,16 @@ async fn make_scope(
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
-        log: UnitLog { fields: log_fields(spec, run), rate: spec.log_rate },
+        log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
     };
     let scope = engine.scopes.start(&request).await?;
     steps.lap("Start");
     Ok((monitor, scope, steps))
+}
+
+/// A service has the limits of its slice for all that it runs.
+fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
+    spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
 }
 
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
@@ -142,11 +147,6 @@ fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
         ("IMAGE_NAME", spec.image.to_string()),
         ("HOLM_RUN", run.to_string()),
     ]
-}
-
-/// A service has the limits of its slice for all that it runs.
-fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
-    spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
 }
 
 async fn hand_over(
@@ -163,6 +163,10 @@ async fn hand_over(
     }
     let (mount, lease) = root.into_parts();
     let plan = plan(record, &io);
+    let (ours, theirs) = match plan.notify {
+        true => notified(&record.spec).map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        false => (None, None),
+    };
     let fds = LaunchFds {
         root: mount,
         cgroup: open_cgroup(scope)?,
@@ -171,6 +175,7 @@ async fn hand_over(
         client: io.monitor,
         passed: io.passed.into_iter().map(|passed| passed.fd).collect(),
         credentials: io.credentials.into_iter().map(|credential| credential.fd).collect(),
+        notified: theirs,
     };
     let mut launched = in_time(monitor, move |monitor| {
         let launched = monitor.launch(&plan, fds)?;
@@ -187,7 +192,7 @@ async fn hand_over(
     }
     let steps = std::mem::take(&mut launched.steps);
     let cgroup = Cgroup::new(&scope.control_group);
-    match Run::launched(run, launched) {
+    match Run::launched(run, launched, ours) {
         Ok(run) => Ok((run, steps)),
         Err(source) => {
             // It runs and nobody would see its end.
@@ -197,6 +202,14 @@ async fn hand_over(
             Err(EngineError::State { op: "watch", path: "the monitor".into(), source })
         }
     }
+}
+
+/// The way from the monitor to the daemon for what the payload says; kept over a restart before anything is said.
+fn notified(spec: &ContainerSpec) -> Result<(OwnedFd, OwnedFd), EngineError> {
+    let failed = |source| EngineError::State { op: "make", path: "a pair of sockets".into(), source };
+    let (ours, theirs) = socket::packet_pair().map_err(failed)?;
+    table::keep_notified(spec, &ours);
+    Ok((ours, theirs))
 }
 
 /// Runs the launch, and gives a monitor up that does not come to its end: a bind mount's file server may be gone, say.
@@ -234,6 +247,8 @@ fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
         terminal_size: io.terminal_size,
         fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
         credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
+        notify: io.notify || spec.ready == Ready::Notify,
+        notify_caller: io.notify,
         stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
     }
 }

@@ -331,8 +331,17 @@ impl Inner {
 
     /// The terminal that an earlier daemon kept for the container.
     pub(super) fn stored_terminal(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        self.take_stored(&terminal_name(spec))
+    }
+
+    /// The socket that an earlier daemon kept for what the container's payload says about itself.
+    pub(super) fn stored_notified(&self, spec: &ContainerSpec) -> Option<OwnedFd> {
+        self.take_stored(&notified_name(spec))
+    }
+
+    fn take_stored(&self, wanted: &str) -> Option<OwnedFd> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = stored.iter().position(|(name, _)| *name == terminal_name(spec))?;
+        let index = stored.iter().position(|(name, _)| name == wanted)?;
         Some(stored.swap_remove(index).1)
     }
 
@@ -432,6 +441,24 @@ pub(super) fn release_terminal(spec: &ContainerSpec) {
     if let Err(error) = notify::forget(&terminal_name(spec)) {
         warn!(container = %spec.name, op = "end", "the service manager keeps the terminal: {error}, ignoring");
     }
+}
+
+/// As the terminal: what the payload says while no daemon runs is heard by the next.
+pub(super) fn keep_notified(spec: &ContainerSpec, socket: &OwnedFd) {
+    if let Err(error) = notify::store(&notified_name(spec), socket) {
+        warn!(container = %spec.name, op = "start", "the service manager does not keep the socket for notifications: {error}, ignoring");
+    }
+}
+
+/// Gives it back.
+pub(super) fn release_notified(spec: &ContainerSpec) {
+    if let Err(error) = notify::forget(&notified_name(spec)) {
+        warn!(container = %spec.name, op = "end", "the service manager keeps the socket for notifications: {error}, ignoring");
+    }
+}
+
+fn notified_name(spec: &ContainerSpec) -> String {
+    format!("notify-{}", spec.id)
 }
 
 /// The one place where blocking work leaves the async world.

@@ -225,18 +225,21 @@ pub enum Ready {
     /// When its program is executed.
     #[default]
     Exec,
+    /// When its payload says so (sd_notify(3), `READY=1`).
+    Notify,
     /// When its check passes for the first time.
     Healthy,
 }
 
 impl Ready {
     /// Every word.
-    pub const ALL: [Self; 2] = [Self::Exec, Self::Healthy];
+    pub const ALL: [Self; 3] = [Self::Exec, Self::Notify, Self::Healthy];
 
     /// The word shown outside.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exec => "exec",
+            Self::Notify => "notify",
             Self::Healthy => "healthy",
         }
     }

@@ -86,7 +86,7 @@ impl ExitRecord {
 
 /// What the monitor tells the caller of a run or an exec over the SOCK_SEQPACKET socket that the caller passed: one
 /// JSON message a packet, at most [`MonitorMessage::MAX`] bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorMessage {
     /// The terminal's master comes along (SCM_RIGHTS, one descriptor).
@@ -98,11 +98,13 @@ pub enum MonitorMessage {
         /// Processes of the container that the kernel killed for lack of memory during the run.
         oom_kills: u64,
     },
+    /// The payload said something about itself (sd_notify(3)), lines of `NAME=VALUE`. Only to a caller that asked for it.
+    Notified(String),
 }
 
 impl MonitorMessage {
     /// Largest message in bytes.
-    pub const MAX: usize = 512;
+    pub const MAX: usize = 4096;
 }
 
 /// The plain word for how the last run ended.

@@ -127,6 +127,9 @@ pub(super) fn mount_run_host(setup: &mut Setup, uuid: &str) -> Result<(), Troubl
     for name in [INCOMING, UNIX_EXPORT, CREDENTIALS] {
         make_directory(&host, name, 0o755).doing_with(|| format!("make /run/host/{name}"))?;
     }
+    if let Some(socket) = &setup.notify {
+        name_socket(socket, &host).doing("make /run/host/notify")?;
+    }
     let inaccessible = make_inaccessible(&host)?;
     let root = setup.root.as_ref().expect("PivotRoot comes before RunHost");
     let place = root.make_directories("/run/host".as_ref()).doing("make /run/host")?;
@@ -138,6 +141,15 @@ pub(super) fn mount_run_host(setup: &mut Setup, uuid: &str) -> Result<(), Troubl
     Ok(())
 }
 
+/// C5, C26. A name is given to a socket relative to where the process is. Everybody inside may write to it.
+fn name_socket(socket: &OwnedFd, host: &OwnedFd) -> std::io::Result<()> {
+    rustix::process::fchdir(host)?;
+    rustix::net::bind(socket, &rustix::net::SocketAddrUnix::new(NOTIFY)?)?;
+    rustix::process::chdir("/")?;
+    Ok(rustix::fs::chmodat(host, NOTIFY, Mode::from_raw_mode(0o666), AtFlags::empty())?)
+}
+
+const NOTIFY: &str = "notify";
 const RESOLVER: &str = "resolv.conf";
 const INCOMING: &str = "incoming";
 const UNIX_EXPORT: &str = "unix-export";

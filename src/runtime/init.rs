@@ -28,6 +28,8 @@ pub(super) struct Setup {
     pub(super) credentials: Vec<(String, OwnedFd)>,
     /// Whether there are credentials: from `Credentials`.
     pub(super) has_credentials: bool,
+    /// The monitor's socket for what the payload says about itself: gets its name from `RunHost`.
+    pub(super) notify: Option<OwnedFd>,
     /// The detached file system of the root; taken by `AttachRoot`.
     pub(super) device: Option<OwnedFd>,
     /// The container's tree as a mount: from `AttachRoot`.
@@ -76,6 +78,7 @@ impl Setup {
             fd_names: Vec::new(),
             credentials: Vec::new(),
             has_credentials: false,
+            notify: None,
             device: None,
             tree: None,
             sources: Vec::new(),
@@ -107,6 +110,7 @@ impl Setup {
             *slot = slot.take().map(|fd| process::above(first, fd)).transpose()?;
         }
         self.device = self.device.take().map(|fd| process::above(first, fd)).transpose()?;
+        self.notify = self.notify.take().map(|fd| process::above(first, fd)).transpose()?;
         let above = |fd| process::above(first, fd);
         self.passed = std::mem::take(&mut self.passed).into_iter().map(above).collect::<io::Result<_>>()?;
         let above = |(name, fd)| Ok((name, process::above(first, fd)?));
@@ -127,7 +131,7 @@ impl Setup {
     /// Closes everything that the steps do not need: what the monitor holds is not for a process in the container, not even
     /// until its execve (R5). `more` is kept too.
     pub(super) fn close_others(&self, report: &InitEnd, more: Option<&OwnedFd>) -> io::Result<()> {
-        let own = self.stdio.iter().flatten().chain(&self.device).chain(more);
+        let own = self.stdio.iter().flatten().chain(&self.device).chain(&self.notify).chain(more);
         let own = own.chain(&self.passed).chain(self.credentials.iter().map(|(_, fd)| fd));
         let kept: Vec<_> = own.map(AsFd::as_fd).chain([report.as_fd()]).collect();
         process::close_all_but(&kept)

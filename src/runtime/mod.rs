@@ -12,6 +12,7 @@
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
 //! | `console.rs` | holm-init | keeps the console of a whole system, and its output from piling up |
+//! | `notifier.rs` | holm-init | passes on what the payload says about itself |
 //! | `tie.rs` | holm-init | stops the payload with its caller |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
 //! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs`, `system.rs` and `payload.rs` |
@@ -36,6 +37,7 @@ mod filesystems;
 mod init;
 mod launch;
 mod monitor;
+mod notifier;
 mod payload;
 mod plan;
 mod reaper;
@@ -90,6 +92,10 @@ pub struct LaunchPlan {
     pub fd_names: Vec<String>,
     /// The names of the credentials, in order.
     pub credentials: Vec<String>,
+    /// Whether it has a socket to say things about itself (C5).
+    pub notify: bool,
+    /// Whether the caller hears what it says.
+    pub notify_caller: bool,
 }
 
 /// The file descriptors that go with a [`LaunchPlan`].
@@ -109,6 +115,8 @@ pub struct LaunchFds {
     pub passed: Vec<OwnedFd>,
     /// Where its credentials are read from: one for each of the plan's names.
     pub credentials: Vec<OwnedFd>,
+    /// A SOCK_SEQPACKET socket that gets what the payload says about itself.
+    pub notified: Option<OwnedFd>,
 }
 
 /// What to run inside a running container.

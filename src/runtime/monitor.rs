@@ -20,6 +20,7 @@ use rustix::thread::UnshareFlags;
 use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
+use super::notifier::Notifier;
 use super::tie::{Due, Tie};
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
@@ -74,6 +75,9 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
     let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
+    let named = plan.notify.then(Notifier::socket).transpose().map_err(|error| failed("Notify", &error))?;
+    let listener = fds.client.as_ref().filter(|_| plan.notify_caller).map(OwnedFd::try_clone).transpose();
+    let listener = listener.map_err(|error| failed("Notify", &error))?.map(|caller| ClientEnd::new(Some(caller)));
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
@@ -81,6 +85,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
             setup.kept_blocked = boot.then_some(stop_signal);
+            setup.notify = named;
             (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
             setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
             let report = match setup.make_room(InitEnd::new(inits)) {
@@ -117,10 +122,13 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let watched = Watched { console: console.as_mut(), tie };
+    let mut notifier = named.map(|socket| Notifier::new(socket, fds.notified, listener));
+    let watched = Watched { console: console.as_mut(), tie, notifier: notifier.as_mut() };
     let ended = wait_for_leader(&child, &signals, stop_signal, watched);
     let (exit, stop_asked) = ended.map_err(|error| failed("Wait", &error))?;
     console.iter_mut().for_each(Console::drain);
+    // What it said last comes before its end.
+    notifier.iter_mut().for_each(Notifier::go_on);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
     finish(&scope, fds.record_dir, (run, stop_asked), end, |oom_kills| {
         // A caller that follows a system follows it over its reboots; holmd has its socket too.
@@ -228,7 +236,7 @@ pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-/// How the leader ended, and whether systemd or the end of its caller had asked for that.
+/// How the leader ended, and whether systemd or its caller had asked for that.
 fn wait_for_leader(
     leader: &Child,
     signals: &SignalFd,
@@ -250,6 +258,7 @@ fn wait_for_leader(
 pub(super) struct Watched<'a> {
     pub(super) console: Option<&'a mut Console>,
     pub(super) tie: Option<Tie>,
+    pub(super) notifier: Option<&'a mut Notifier>,
 }
 
 fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
@@ -269,20 +278,26 @@ pub(super) fn wait(
     loop {
         // No vector: the less code is run here, the less of it is in memory for as long as the payload lives.
         let nothing = || PollFd::new(&child.pidfd, PollFlags::empty());
-        let console = watched.console.as_deref().map_or_else(nothing, Console::awaited);
-        let caller = watched.tie.as_ref().and_then(Tie::awaited).unwrap_or_else(nothing);
-        let mut events =
-            [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), console, caller];
+        let mut events = [
+            PollFd::new(&child.pidfd, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+            watched.console.as_deref().map_or_else(nothing, Console::awaited),
+            watched.tie.as_ref().and_then(Tie::awaited).unwrap_or_else(nothing),
+            watched.notifier.as_deref().map_or_else(nothing, Notifier::awaited),
+        ];
         let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
         match rustix::event::poll(&mut events, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [ended, signalled, spoken, tied] = events.map(|event| !event.revents().is_empty());
+        let [ended, signalled, spoken, let_go, notified] = events.map(|event| !event.revents().is_empty());
         if let (true, Some(console)) = (spoken, watched.console.as_deref_mut()) {
             console.go_on();
         }
-        match watched.tie.as_mut().map(|tie| tie.go_on(tied, Instant::now())) {
+        if let (true, Some(notifier)) = (notified, watched.notifier.as_deref_mut()) {
+            notifier.go_on();
+        }
+        match watched.tie.as_mut().map(|tie| tie.go_on(let_go, Instant::now())) {
             Some(Due::Ask) => asked_to_stop(),
             // It may have ended meanwhile: that is seen next.
             Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),

@@ -275,8 +275,10 @@ fn variables(setup: &Setup) -> Result<Vec<String>, Trouble> {
     };
     let listen = environment::listen(std::process::id(), &setup.fd_names);
     let credentials = setup.has_credentials.then(|| format!("CREDENTIALS_DIRECTORY={}", credentials::DIRECTORY));
+    let notify = setup.notify.is_some().then(|| "NOTIFY_SOCKET=/run/host/notify".to_owned());
     // Ours come last: what the caller says of them is of another place.
-    let given: Vec<_> = setup.process.environment.iter().cloned().chain(listen).chain(credentials).collect();
+    let given: Vec<_> =
+        setup.process.environment.iter().cloned().chain(listen).chain(credentials).chain(notify).collect();
     environment::build(facts, &given)
         .map_err(|entry| Trouble::refused(format!("'{entry}' in the environment is not NAME=VALUE"), libc::EINVAL))
 }

@@ -265,6 +265,11 @@ impl ClientEnd {
         self.say(&MonitorMessage::Exited { exit, oom_kills }, &[]);
     }
 
+    /// Passes on what the payload said.
+    pub(super) fn notified(&self, text: &str) {
+        self.say(&MonitorMessage::Notified(text.to_owned()), &[]);
+    }
+
     fn say(&self, message: &MonitorMessage, fds: &[BorrowedFd<'_>]) {
         if let (Some(socket), Ok(text)) = (&self.0, serde_json::to_vec(message)) {
             // A caller that is gone wants nothing any more.

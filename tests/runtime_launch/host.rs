@@ -118,6 +118,7 @@ impl Host {
             client: Some(theirs),
             passed: vec![],
             credentials: vec![],
+            notified: None,
         };
         let launched = monitor.launch(plan, fds)?;
         Ok(Running { host: self, launched, client })
@@ -187,7 +188,7 @@ impl Running<'_> {
         let exit = loop {
             match self.message().0 {
                 MonitorMessage::Exited { exit, .. } => break exit,
-                MonitorMessage::Terminal => {}
+                MonitorMessage::Terminal | MonitorMessage::Notified(_) => {}
             }
         };
         self.launched.keeper.reap().unwrap();
@@ -236,6 +237,8 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         stop_with_caller: None,
         fd_names: vec![],
         credentials: vec![],
+        notify: false,
+        notify_caller: false,
     }
 }
 

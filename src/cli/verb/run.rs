@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, output};
+use crate::cli::{Outcome, notify, output};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
@@ -46,7 +46,10 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     }
     let remove = container.auto_remove();
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
-    let options = container.options(|name| std::env::var(name).ok())?.into_dict();
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut options = container.options(variable)?;
+    options.environment.extend(notify::watchdog(variable).filter(|_| !args.detach));
+    let options = options.into_dict();
     let credentials = passed::credentials(args.credential, |name| std::env::var_os(name))?;
     let given = Io { passed: passed::checked(inherited)?, credentials: passed::checked(credentials)?, ..Io::default() };
     let request = Request { name, image, options, replace: args.replace };

@@ -6,11 +6,13 @@
 //! | `task.rs` | the life of the container: owns its state, performs what `lifecycle` decides |
 //! | `again.rs` | what its restart policy has the task do |
 //! | `checks.rs`, `health.rs` | the checks of its health, one after another; what comes of them |
+//! | `notified.rs` | what comes of what the payload says about itself |
 //! | `root.rs` | what is done to its root and its record |
 
 mod again;
 mod checks;
 mod health;
+mod notified;
 mod root;
 mod task;
 

@@ -22,7 +22,7 @@ use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
 use crate::engine::{Inner, blocking, entries, start, table};
-use crate::model::{Exit, ExitRecord, Health, Lifetime, PoolState, RunResult, now_usec};
+use crate::model::{Exit, ExitRecord, Health, Lifetime, Notification, PoolState, RunResult, now_usec};
 use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
 use crate::systemd::scope_name;
 
@@ -86,6 +86,7 @@ pub(super) struct Task {
 enum Input {
     Asked(Request),
     Ended,
+    Notified(Option<Notification>),
     Deadline,
     Due,
     Closed,
@@ -147,7 +148,11 @@ impl Task {
         while self.state != State::Gone {
             match self.next_input().await {
                 Input::Asked(request) => self.asked(request).await,
-                Input::Ended => self.ended().await,
+                Input::Ended => {
+                    self.hear_the_rest().await;
+                    self.ended().await;
+                }
+                Input::Notified(said) => self.notified(said).await,
                 Input::Deadline => {
                     self.deadline = None;
                     self.happened(Event::Deadline).await;
@@ -166,6 +171,12 @@ impl Task {
         let ended = async {
             match &self.run {
                 Some(run) => run.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let notified = async {
+            match &self.run {
+                Some(run) => run.notified().await,
                 None => std::future::pending().await,
             }
         };
@@ -190,6 +201,8 @@ impl Task {
             () = deadline => Input::Deadline,
             () = due => Input::Due,
             request = self.inbox.recv() => request.map_or(Input::Closed, Input::Asked),
+            // Last, so that one that talks without end is stopped all the same.
+            said = notified => Input::Notified(said),
         }
     }
 
@@ -280,6 +293,7 @@ impl Task {
             match run.watch_leader() {
                 Ok(true) => {
                     warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends will be lost.", self.record.spec.name);
+                    self.unheard().await;
                     return;
                 }
                 Ok(false) => {}
@@ -528,10 +542,11 @@ impl Task {
         if run.handles.terminal.is_some() {
             table::release_terminal(&self.record.spec);
         }
+        self.forget_notified(&run);
         self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
         self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);
         let last = last_run((run.record.run, run.record.started_usec), Some(&run.record), run.exit.as_ref());
-        if last.failed && run.record.unready {
+        if run.record.unready && (last.failed || self.ended_unannounced(&run)) {
             self.never_ready(&last);
         }
         self.show_health();

@@ -17,6 +17,8 @@ fn plan() -> LaunchPlan {
         stop_with_caller: None,
         fd_names: vec![],
         credentials: vec![],
+        notify: false,
+        notify_caller: false,
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) enum Role {
     Client,
     Passed,
     Credential,
+    Notified,
 }
 
 const STDIO: [Role; 3] = [Role::Stdin, Role::Stdout, Role::Stderr];
@@ -60,6 +61,7 @@ impl DaemonEnd {
     pub(crate) fn launch(&self, plan: &LaunchPlan, fds: &LaunchFds) -> Result<(), WireError> {
         let required = [(Role::Root, &fds.root), (Role::Cgroup, &fds.cgroup), (Role::RecordDir, &fds.record_dir)];
         let passed = fds.passed.iter().map(|fd| (Role::Passed, fd));
+        let passed = passed.chain(fds.notified.iter().map(|fd| (Role::Notified, fd)));
         let more: Vec<_> = passed.chain(fds.credentials.iter().map(|fd| (Role::Credential, fd))).collect();
         let required: Vec<_> = required.into_iter().chain(more).collect();
         self.order(Task::Launch(plan.clone()), &required, &fds.stdio, fds.client.as_ref())
@@ -154,6 +156,7 @@ impl Fds {
             client: self.optional(Role::Client),
             passed: self.all(Role::Passed),
             credentials: self.all(Role::Credential),
+            notified: self.optional(Role::Notified),
         })
     }
 

@@ -30,6 +30,8 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         stop_with_caller: None,
         fd_names: vec![],
         credentials: vec![],
+        notify: false,
+        notify_caller: false,
     }
 }
 
@@ -51,6 +53,7 @@ fn fds() -> LaunchFds {
         client: Some(file("client")),
         passed: vec![],
         credentials: vec![],
+        notified: None,
     }
 }
 
