@@ -315,6 +315,21 @@ impl Engine {
     /// Refuses whatever would start something, from now on.
     pub fn begin_shutdown(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.closed.notify_waiters();
+    }
+
+    /// Waits until no start is under way, at most this long.
+    pub async fn finish_starts(&self, limit: Duration) {
+        let mut events = self.subscribe();
+        let none = async {
+            while self.jobs().iter().any(|job| job.kind == JobKind::Start) {
+                // Every end is an event; the interval only covers a listener that fell behind.
+                let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+            }
+        };
+        if tokio::time::timeout(limit, none).await.is_err() {
+            warn!(op = "daemon", "Starts that are under way are given up.");
+        }
     }
 
     /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the

@@ -1,20 +1,23 @@
 //! How a run ended: from what the monitor wrote, and what was asked for, to what is remembered and shown. Pure but for
 //! the clock, where nobody else noted the time.
 
-use crate::model::{Exit, ExitRecord, RunResult, now_usec};
+use crate::model::{Exit, ExitRecord, RunResult, StopCourse, now_usec};
 use crate::records::{LastRun, RunRecord};
 
 /// How a run ended, as the records keep it. `run`: absent when its record went with the machine. Without an exit record
 /// nobody knows.
 pub(super) fn last_run(number: u64, run: Option<&RunRecord>, exit: Option<&ExitRecord>) -> LastRun {
     let oom_kills = exit.map_or(0, |exit| exit.oom_kills);
-    let forced = run.is_some_and(|run| run.forced);
+    // By us, or by systemd through the monitor.
+    let course = exit.map_or(StopCourse::None, |exit| exit.stop);
+    let forced = run.is_some_and(|run| run.forced) || course == StopCourse::Forced;
+    let stopping = run.is_some_and(|run| run.stopping) || course != StopCourse::None;
     let result = exit.map_or(RunResult::Lost, |exit| RunResult::of(exit.exit, oom_kills > 0, forced));
     LastRun {
         run: number,
         exit: exit.map(|exit| exit.exit),
         result,
-        failed: failed(result, run.is_some_and(|run| run.stopping)),
+        failed: failed(result, stopping),
         stopped_usec: exit.map_or_else(now_usec, |exit| exit.exited_usec),
         oom_kills,
         figures: exit.map(|exit| exit.figures).unwrap_or_default(),
@@ -74,6 +77,8 @@ mod tests {
             leader_start: 0,
             started_usec: 1,
             stopping,
+            deadline_usec: None,
+            unheard: None,
             forced,
             held: false,
         }
@@ -87,6 +92,7 @@ mod tests {
             exited_usec: 5,
             oom_kills,
             figures: Default::default(),
+            stop: StopCourse::None,
         }
     }
 
@@ -109,6 +115,18 @@ mod tests {
             assert_eq!((last.result, last.failed), (result, failed), "{ended:?} {oom_kills} {stopping} {forced}");
             assert_eq!((last.run, last.exit, last.stopped_usec), (3, Some(ended), 5));
         }
+    }
+
+    #[test]
+    fn a_stop_of_systemds_counts_as_one_of_ours() {
+        let ended = |number, stop| {
+            let exit = Exit::Signal { number, core_dumped: false };
+            last_run(3, Some(&run(false, false)), Some(&ExitRecord { stop, ..self::exit(exit, 0) }))
+        };
+        let asked = ended(15, StopCourse::Asked);
+        assert_eq!((asked.result, asked.failed), (RunResult::Signal, false));
+        let forced = ended(9, StopCourse::Forced);
+        assert_eq!((forced.result, forced.failed), (RunResult::Timeout, true));
     }
 
     #[test]

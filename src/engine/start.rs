@@ -57,6 +57,8 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         leader_start: 0,
         started_usec: record.started_usec,
         stopping: false,
+        deadline_usec: None,
+        unheard: None,
         forced: false,
         held: false,
     };
@@ -77,6 +79,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     if let Some(terminal) = &run.handles.terminal {
         table::keep_terminal(spec, terminal);
     }
+    table::keep_leader(spec, &run);
     engine.register_machine(spec, run.record.leader);
     Ok(run)
 }
@@ -104,7 +107,12 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: None,
     };
-    let scope = engine.scopes.start(&request).await?;
+    let scope = tokio::select! {
+        biased;
+        scope = engine.scopes.start(&request) => scope?,
+        // It is ordered after our own unit: systemd would let it wait for our end, and we for it.
+        () = engine.closing(), if request.wanted_by.is_some() => return Err(EngineError::ShuttingDown),
+    };
     steps.lap("Start");
     Ok((monitor, scope, steps))
 }
@@ -184,7 +192,7 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         network: spec.network,
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
-        stop_signal: spec.stop.signal,
+        stop: spec.stop,
         terminal_size,
     }
 }

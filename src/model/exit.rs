@@ -70,6 +70,22 @@ pub struct ExitRecord {
     pub oom_kills: u64,
     /// The cgroup's last figures.
     pub figures: Figures,
+    /// What the monitor itself did towards the end, asked by systemd. Absent in records of older versions.
+    #[serde(default)]
+    pub stop: StopCourse,
+}
+
+/// How far a stop went that a monitor was asked for by systemd, and not by holmd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopCourse {
+    /// Nobody asked for one.
+    #[default]
+    None,
+    /// It passed the stop signal on.
+    Asked,
+    /// The stop timeout passed after that, and it killed everything.
+    Forced,
 }
 
 impl ExitRecord {
@@ -159,6 +175,14 @@ mod tests {
         assert_eq!(Exit::from_wait_status(9), Some(Exit::Signal { number: 9, core_dumped: false }));
         assert_eq!(Exit::from_wait_status(6 | 0x80), Some(Exit::Signal { number: 6, core_dumped: true }));
         assert_eq!(Exit::from_wait_status(0x137f), None, "stopped is not ended");
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read() {
+        let old = r#"{"version": 1, "run": 3, "exit": {"code": 7}, "exited_usec": 5, "oom_kills": 0,
+            "figures": {"cpu_usec": 1, "memory_peak": null, "tasks_peak": null, "io_read": null, "io_written": null}}"#;
+        let record: ExitRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((record.exit, record.stop), (Exit::Code(7), StopCourse::None));
     }
 
     #[test]

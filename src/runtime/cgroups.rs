@@ -43,6 +43,14 @@ impl Scope {
         }
     }
 
+    /// Lets everything but the monitor go on, whoever has frozen it.
+    pub(super) fn thaw_payload(&self) {
+        for part in self.parts() {
+            // What is gone needs no thawing.
+            let _ = part.1.write("cgroup.freeze", "0");
+        }
+    }
+
     /// Waits until what was killed is gone, and removes its cgroups; `supervisor` goes with the scope.
     pub(super) fn remove_parts(&self) {
         for (name, part) in self.parts() {

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::launch::Pending;
 use super::wire::{Failure, MonitorEnd, Order};
 use super::{LaunchError, Launcher, PendingExec, PendingMonitor, StepError, record};
-use crate::model::{Exit, ExitRecord, Process, now_usec};
+use crate::model::{Exit, ExitRecord, Process, StopCourse, now_usec};
 use crate::sys::{pidfd, socket};
 
 /// Starts monitors that are played.
@@ -115,6 +115,7 @@ impl Monitor {
                         exited_usec: now_usec(),
                         oom_kills: 0,
                         figures,
+                        stop: StopCourse::None,
                     };
                     record::write(directory, &record).unwrap();
                 });

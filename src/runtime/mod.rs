@@ -10,6 +10,7 @@
 //! | `launch.rs` | holmd | spawns the monitor, hands over plan and fds, waits for the exec |
 //! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
+//! | `stop.rs` | holm-init | a stop that systemd asks for, seen through |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
 //! | `plan.rs` | both | a launch as data, and the ordered list of set-up steps made from it (pure) |
 //! | `init.rs` | the container's PID 1 before exec | runs the steps of `rootfs.rs`, `filesystems.rs` and `payload.rs` |
@@ -36,6 +37,7 @@ mod plan;
 mod reaper;
 mod record;
 mod rootfs;
+mod stop;
 mod user;
 mod wire;
 
@@ -50,7 +52,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BindMount, ContainerId, ContainerName, ErrorCode, NetworkMode, Process, Signal};
+use crate::model::{BindMount, ContainerId, ContainerName, ErrorCode, NetworkMode, Process, StopPolicy};
 
 /// Everything the monitor needs to know to start a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,8 +73,8 @@ pub struct LaunchPlan {
     pub read_only: bool,
     /// Host paths mounted inside.
     pub mounts: Vec<BindMount>,
-    /// The signal that asks the leader to end, for when systemd asks the monitor (SIGTERM) to stop.
-    pub stop_signal: Signal,
+    /// How the leader is asked to end, and how long it may take, for when systemd asks the monitor to stop.
+    pub stop: StopPolicy,
     /// Rows and columns of the terminal, if it gets one.
     pub terminal_size: Option<(u16, u16)>,
 }

@@ -10,17 +10,18 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
 
 use super::cgroups::Scope;
 use super::init::{Setup, Stopwatch};
+use super::stop::Stop;
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
-use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
+use crate::model::{Exit, ExitRecord, NetworkMode, StopCourse, now_usec};
 use crate::sys::process::{self, Child, Cloned, OomScore};
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::{pidfd, socket};
@@ -69,7 +70,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let scope = Scope::divide(fds.cgroup).map_err(|error| failed("DivideScope", &error))?;
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
-    let (run, stop_signal) = (plan.run, plan.stop_signal);
+    let (run, policy) = (plan.run, plan.stop);
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
@@ -97,8 +98,10 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     };
     announce(daemon, &client, &child, executed, watch);
     protection.take();
-    let exit = wait_for_leader(&child, &signals, stop_signal).map_err(|error| failed("Wait", &error))?;
-    finish(&scope, fds.record_dir, run, exit, |oom_kills| {
+    let mut stop = Stop::new(&child, &scope, policy);
+    let exit = wait(&child, &signals, |wake| stop.go_on(wake)).map_err(|error| failed("Wait", &error))?;
+    let course = stop.course();
+    finish(&scope, fds.record_dir, run, exit, course, |oom_kills| {
         client.exited(exit, oom_kills);
         // A daemon that is gone or stuck reads the record.
         let _ = daemon.ended(exit, oom_kills);
@@ -163,34 +166,47 @@ impl Protection {
     }
 }
 
-/// What systemd sends when it stops a scope: its KillSignal, which may be set to SIGURG so that only a monitor heeds it.
+/// SIGURG is what systemd sends when it stops a scope: its KillSignal, so that only a monitor heeds it. SIGTERM is what the
+/// system's last sweep sends to everybody (systemd-shutdown(8)), and what people send.
 pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
 }
 
-fn wait_for_leader(leader: &Child, signals: &SignalFd, stop_signal: Signal) -> io::Result<Exit> {
-    wait(leader, signals, || {
-        // It may have ended meanwhile: the wait sees that next.
-        let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
-    })
+/// Why a wait was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// A stop signal came.
+    Asked,
+    /// The time is up that the last interruption asked for.
+    Time,
 }
 
-/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile.
-pub(super) fn wait(child: &Child, signals: &SignalFd, asked_to_stop: impl Fn()) -> io::Result<Exit> {
+/// Waits for the end of a process. `interrupted` is called for each stop signal meanwhile, and says after what time it wants
+/// to be called again.
+pub(super) fn wait(
+    child: &Child,
+    signals: &SignalFd,
+    mut interrupted: impl FnMut(Wake) -> Option<Duration>,
+) -> io::Result<Exit> {
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
+    let mut again = None;
     loop {
         let mut events = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match rustix::event::poll(&mut events, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        // What cannot be expressed is longer than anybody waits.
+        let limit = again.and_then(|again| Timespec::try_from(again).ok());
+        let count = match rustix::event::poll(&mut events, limit.as_ref()) {
+            Err(rustix::io::Errno::INTR) => continue,
+            count => count?,
+        };
         let [ended, signalled] = events.map(|event| !event.revents().is_empty());
         if ended {
             return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));
         }
         if signalled && signals.take()?.is_some() {
-            asked_to_stop();
+            again = interrupted(Wake::Asked);
+        } else if count == 0 {
+            again = interrupted(Wake::Time);
         }
     }
 }
@@ -205,13 +221,13 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 }
 
 /// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
-fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, tell: impl FnOnce(u64)) {
+fn finish(scope: &Scope, record_dir: OwnedFd, run: u64, exit: Exit, stop: StopCourse, tell: impl FnOnce(u64)) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
-    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures };
+    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, exited_usec, oom_kills, figures, stop };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();

@@ -7,6 +7,7 @@
 //! | `properties.rs` | which properties a scope gets, and why |
 //! | `job.rs` | waiting for the end of a systemd job |
 //! | `bus.rs` | the manager's calls that are used, and its errors in our words |
+//! | `systemctl.rs` | [`Systemctl`]: systemd without a bus, at the end of the system |
 //! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
 //! | `journal.rs` | streams into the journal |
 //! | `notify.rs` | readiness, watchdog and the fd store of our own service |
@@ -23,6 +24,7 @@ mod machined;
 pub mod notify;
 mod properties;
 mod scope;
+mod systemctl;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ use crate::model::{ContainerName, ErrorCode, Limits};
 
 pub use machined::{Machine, Machined};
 pub use scope::{Systemd, scope_name};
+pub use systemctl::Systemctl;
 
 /// A future behind a pointer, so that [`Scopes`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -56,8 +59,8 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Thaws a scope that somebody froze as a unit (`systemctl freeze`). Fine if it is not frozen.
     fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>>;
 
-    /// Whether the system is shutting down (SystemState `stopping`).
-    fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
+    /// How the system is ending, if it is (SystemState `stopping`).
+    fn system_end(&self) -> BoxFuture<'_, Result<Option<SystemEnd>, SystemdError>>;
 }
 
 /// What the engine needs of machined; one real implementation, [`Machined`], one fake for tests of policy.
@@ -67,6 +70,15 @@ pub trait Machines: Send + Sync + std::fmt::Debug {
 
     /// Takes a machine off the list at once, and off machined's in what is returned.
     fn unregister(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
+}
+
+/// How a system ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemEnd {
+    /// Only its userspace, and another one is started on the same kernel (systemd-soft-reboot.service(8)).
+    Userspace,
+    /// All of it.
+    Machine,
 }
 
 /// A scope to start.
@@ -104,6 +116,9 @@ pub enum SystemdError {
     /// The system bus or systemd does not answer.
     #[error("systemd does not answer on the system bus: {0}")]
     Unreachable(#[source] zbus::Error),
+    /// systemctl(1), which is asked where there is no bus, has failed.
+    #[error("'systemctl' failed: {0}")]
+    Systemctl(String),
     /// A unit of that name is loaded and cannot be replaced.
     #[error("the unit {0} exists and is not ours to replace: stop it or run 'systemctl reset-failed {0}'")]
     UnitExists(String),

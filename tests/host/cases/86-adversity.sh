@@ -40,7 +40,7 @@ holmctl rm orphan
 note "systemctl stop"
 run unit "$polite"
 systemctl stop holm-unit.scope
-eventually 5 state_is unit failed
+eventually 5 state_is unit stopped
 assert_eq 3 "$(show unit ExitStatus)" "exit status after systemctl stop"
 holmctl start unit
 # It complains when a group that it is about to signal has gone, as it should.
