@@ -20,6 +20,7 @@ mod progress;
 mod report;
 mod session;
 mod terminal;
+mod unit;
 mod verb;
 
 use std::process::ExitCode;

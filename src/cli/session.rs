@@ -14,7 +14,7 @@ use super::error::CliError;
 use super::exit::{self, Status};
 use super::output;
 use super::terminal::{self, Terminal};
-use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
+use crate::client::{Client, ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::Exit;
 
 /// What of the caller's the payload gets.
@@ -29,8 +29,8 @@ pub(crate) struct Streams {
 /// Who runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Payload {
-    /// A container.
-    Container(ContainerProxy<'static>),
+    /// A container, and the way to it without the daemon.
+    Container(ContainerProxy<'static>, Client, String),
     /// A process that exec started.
     Process(ProcessProxy<'static>),
 }
@@ -193,13 +193,24 @@ impl Payload {
     fn kill(&self, signal: i32) {
         let payload = self.clone();
         tokio::spawn(async move {
-            let sent = match payload {
-                Self::Container(container) => container.kill("leader", signal).await,
+            let sent = match &payload {
+                Self::Container(container, ..) => container.kill("leader", signal).await,
                 Self::Process(process) => process.kill("leader", signal).await,
             };
-            // It may have ended meanwhile, which the monitor tells; but that we may not is news.
-            if let Err(error @ ClientError::AccessDenied { .. }) = sent.map_err(ClientError::from) {
-                exit::report(&error.into());
+            match (sent.map_err(ClientError::from), &payload) {
+                // It may have ended meanwhile, which the monitor tells; but that we may not is news.
+                (Err(error @ ClientError::AccessDenied { .. }), _) => {
+                    exit::report(&error.into());
+                }
+                (
+                    Err(ClientError::NoDaemon { .. } | ClientError::NoAnswer { .. } | ClientError::Bus(_)),
+                    Self::Container(_, client, name),
+                ) if signal == libc::SIGTERM => {
+                    if let Err(error) = client.stop_by_systemd(name).await {
+                        exit::report(&error.into());
+                    }
+                }
+                _ => {}
             }
         });
     }

@@ -133,6 +133,8 @@ pub struct Io {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf it runs.
+    pub wanted_by: Option<String>,
 }
 
 impl Io {
@@ -151,6 +153,9 @@ impl Io {
         }
         if let Some(size) = self.terminal_size {
             options.insert("TerminalSize", Variant::from(size));
+        }
+        if let Some(unit) = self.wanted_by {
+            options.insert("WantedBy", Variant::from(unit));
         }
     }
 }

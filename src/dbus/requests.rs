@@ -31,7 +31,7 @@ pub(super) fn create(name: &str, image: &str, options: Dictionary) -> Result<Cre
 pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(CreateRequest, RunIo)> {
     let mut options = Options::new(options);
     let request = create_from(name, image, &mut options)?;
-    let io = io_from(&mut options)?;
+    let io = RunIo { wanted_by: options.parse("WantedBy", unit)?, ..io_from(&mut options)? };
     options.finish()?;
     Ok((request, io))
 }
@@ -39,7 +39,7 @@ pub(super) fn run(name: &str, image: &str, options: Dictionary) -> Result<(Creat
 /// The options of `Start`.
 pub(super) fn start(options: Dictionary) -> Result<RunIo> {
     let mut options = Options::new(options);
-    let io = io_from(&mut options)?;
+    let io = RunIo { wanted_by: options.parse("WantedBy", unit)?, ..io_from(&mut options)? };
     options.finish()?;
     Ok(io)
 }
@@ -182,6 +182,7 @@ fn io_from(options: &mut Options) -> Result<RunIo> {
         ],
         monitor: descriptor(options, "Monitor")?,
         terminal_size: options.parse("TerminalSize", terminal_size)?,
+        wanted_by: None,
     })
 }
 
@@ -207,6 +208,13 @@ fn capabilities(options: &mut Options) -> Result<Capabilities> {
 // ---- one value each; the error says what is wanted, the caller adds the key
 
 type Parsed<T> = std::result::Result<T, String>;
+
+/// The unit of a service, as it is named on the bus (systemd.unit(5)).
+fn unit(name: String) -> Parsed<String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    let good = name.len() <= 255 && name.strip_suffix(".service").is_some_and(|stem| !stem.is_empty());
+    if good && name.bytes().all(known) { Ok(name) } else { Err(format!("'{name}' is not the name of a service")) }
+}
 
 fn absolute(path: String) -> Parsed<String> {
     let climbs = path.split('/').any(|part| part == "..");

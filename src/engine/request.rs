@@ -65,6 +65,8 @@ pub struct RunIo {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf this run is.
+    pub wanted_by: Option<String>,
 }
 
 /// A container to make of another.

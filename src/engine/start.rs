@@ -41,7 +41,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     let mut steps = Steps::begin();
     let spec = &record.spec;
     // Both to their ends, whatever becomes of one: after a failure nothing of the other is under way.
-    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec));
+    let (root, scope) = tokio::join!(mount_root(engine, spec), make_scope(engine, spec, io.wanted_by.clone()));
     let ((root, mounting), (monitor, scope, scoping)) = (root?, scope?);
     steps.inside("Root", &mounting.into_laps());
     steps.inside("Scope", &scoping.into_laps());
@@ -94,7 +94,11 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
 }
 
 /// Spawns the monitor and starts the scope around it. The monitor stays blocked until it is handed the plan.
-async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+async fn make_scope(
+    engine: &Arc<Inner>,
+    spec: &ContainerSpec,
+    wanted_by: Option<String>,
+) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -105,7 +109,7 @@ async fn make_scope(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Pendin
         slice: spec.slice.clone().unwrap_or_else(|| engine.settings.slice.clone()),
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
-        wanted_by: None,
+        wanted_by,
     };
     let scope = tokio::select! {
         biased;

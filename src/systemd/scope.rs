@@ -386,7 +386,7 @@ const SCOPES: &str = "holm-*.scope";
 /// Its start ends userspace alone, from systemd 254 on.
 pub(super) const SOFT_REBOOT: &str = "soft-reboot.target";
 /// Where systemd has cgroup2.
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
 const STARTS_IN_FLIGHT: u32 = 16;

@@ -1,11 +1,14 @@
 //! systemd without a bus: systemctl(1) has a way of its own to it, for root. For the end of the system, when the bus may be
 //! gone and nothing is started any more.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::scope::{CGROUPS, SOFT_REBOOT};
 use super::{BoxFuture, Scope, ScopeRequest, Scopes, SystemEnd, SystemdError};
 use crate::model::Limits;
 
@@ -32,7 +35,19 @@ impl Scopes for Systemctl {
     }
 
     fn thaw<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<(), SystemdError>> {
-        Box::pin(async move { systemctl(&["thaw", unit]).await.map(drop) })
+        Box::pin(async move {
+            // 'systemctl thaw' goes over the bus. systemd need not know: nothing is asked of the unit any more.
+            let group = systemctl(&["show", "--property=ControlGroup", "--value", unit]).await?;
+            if group.is_empty() {
+                return Ok(());
+            }
+            let file = Path::new(CGROUPS).join(group.trim_start_matches('/')).join("cgroup.freeze");
+            match std::fs::write(&file, "0") {
+                // It has ended.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                written => written.map_err(|error| failed(&format!("{}: {error}", file.display()))),
+            }
+        })
     }
 
     fn system_end(&self) -> BoxFuture<'_, Result<Option<SystemEnd>, SystemdError>> {
@@ -41,7 +56,7 @@ impl Scopes for Systemctl {
             if systemctl(&["is-system-running"]).await? != "stopping" {
                 return Ok(None);
             }
-            let job = systemctl(&["show", "--property=Job", "--value", super::scope::SOFT_REBOOT]).await?;
+            let job = systemctl(&["show", "--property=Job", "--value", SOFT_REBOOT]).await?;
             Ok(Some(if job.is_empty() || job == "0" { SystemEnd::Machine } else { SystemEnd::Userspace }))
         })
     }
@@ -50,9 +65,9 @@ impl Scopes for Systemctl {
 /// What it prints, without the end of the line.
 async fn systemctl(arguments: &[&str]) -> Result<String, SystemdError> {
     let mut command = Command::new("systemctl");
-    command.args(arguments).stdin(Stdio::null());
+    // It would speak for us.
+    command.args(arguments).env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
     let ran = timeout(LIMIT, tokio::task::spawn_blocking(move || command.output())).await;
-    let failed = |error: &dyn std::fmt::Display| SystemdError::Systemctl(error.to_string());
     let output = match ran {
         Ok(Ok(Ok(output))) => output,
         Ok(Ok(Err(error))) => return Err(failed(&error)),
@@ -65,6 +80,10 @@ async fn systemctl(arguments: &[&str]) -> Result<String, SystemdError> {
         return Err(SystemdError::Systemctl(complaint));
     }
     Ok(printed)
+}
+
+fn failed(error: &dyn std::fmt::Display) -> SystemdError {
+    SystemdError::Systemctl(error.to_string())
 }
 
 const LIMIT: Duration = Duration::from_secs(10);

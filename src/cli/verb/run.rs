@@ -9,7 +9,7 @@ use crate::cli::container_args::ContainerArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, output};
+use crate::cli::{Outcome, output, unit};
 use crate::client::{Client, ClientError, Goal, Jobs, Options, Rule, object_name};
 use crate::model::ImageName;
 
@@ -53,7 +53,8 @@ async fn detached(request: Request) -> Outcome {
 }
 
 async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outcome {
-    let (session, io) = Session::prepare(streams)?;
+    let (session, mut io) = Session::prepare(streams)?;
+    io.wanted_by = unit::own();
     io.add_to(&mut request.options);
     let client = Client::connect().await?;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
@@ -61,7 +62,7 @@ async fn attached(mut request: Request, streams: Streams, remove: bool) -> Outco
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
-    let payload = Payload::Container(client.container_at(path.clone()).await?);
+    let payload = Payload::Container(client.container_at(path.clone()).await?, client.clone(), name.clone());
     let start = Start { jobs: &mut jobs, job: &job, name: &name };
     match session.follow(&payload, Some(start)).await? {
         Ending::Exited(exit) => {

@@ -48,7 +48,7 @@ ended() {
     note "ended after one: two $(((two - one) / 1000)) ms, early $((($(stopped early) - one) / 1000)) ms, deaf $(((deaf - one) / 1000)) ms"
 
     journalctl -b -1 --no-pager -o short-monotonic >/tmp/before
-    refute grep -E 'holm.*(timed out|Killing process|SIGKILL|Failed with)' /tmp/before
+    refute grep -E 'holm-[a-z]*\.(scope|service): .*(timed out|Killing process|SIGKILL|Failed with)' /tmp/before
     refute grep -E 'device-mapper: .*(fail|error)|Buffer I/O|EXT4-fs error' /tmp/before
     refute grep -E 'srv-holm.mount.*(busy|Failed)|umount: \/srv' /tmp/before
     # Nothing was left for the last sweep: no process, no mount, no loop device, no device-mapper.
