@@ -271,6 +271,7 @@ fn request_of(name: &str) -> ScopeRequest {
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
         wanted_by: None,
+        survive_soft_reboot: false,
     }
 }
 

@@ -81,6 +81,9 @@ pub(crate) struct ContainerArgs {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<Signal>,
+    /// Run on when only the system's userspace is rebooted (systemctl soft-reboot)
+    #[arg(long)]
+    survive_soft_reboot: bool,
     /// A note on the container
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -147,6 +150,7 @@ impl ContainerArgs {
             stop_signal: self.stop_signal,
             stop_timeout_usec: self.stop_timeout,
             auto_remove: self.rm,
+            survive_soft_reboot: self.survive_soft_reboot,
             labels: labels(&self.label),
             cap_add: capabilities(&self.cap_add),
             cap_drop: capabilities(&self.cap_drop),

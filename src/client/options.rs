@@ -51,6 +51,8 @@ pub struct CreateOptions {
     pub stop_timeout_usec: Option<Usec>,
     /// Whether it is removed after its run.
     pub auto_remove: bool,
+    /// Whether it runs on over a soft-reboot.
+    pub survive_soft_reboot: bool,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capabilities to add.
@@ -84,6 +86,7 @@ impl CreateOptions {
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
         dict.some("StopTimeoutUSec", self.stop_timeout_usec);
         dict.flag("AutoRemove", self.auto_remove);
+        dict.flag("SurviveSoftReboot", self.survive_soft_reboot);
         dict.some("Labels", Some(self.labels).filter(|labels| !labels.is_empty()));
         dict.list("CapabilitiesAdd", self.cap_add);
         dict.list("CapabilitiesDrop", self.cap_drop);

@@ -51,8 +51,8 @@ async fn system_end(systemd: &Systemd) -> Option<SystemEnd> {
     }
 }
 
-async fn stop_all(engine: &Engine, _end: SystemEnd) {
-    engine.stop_all().await;
+async fn stop_all(engine: &Engine, end: SystemEnd) {
+    engine.stop_all(end).await;
     if let Err(error) = engine.close_devices().await {
         warn!(op = "daemon", "cannot give the pool back: {error}");
     }

@@ -165,6 +165,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         stop_signal: options.parse("StopSignal", Signal::from_number)?,
         stop_timeout_usec: options.take("StopTimeoutUSec")?,
         lifetime: if options.flag("AutoRemove")? { Lifetime::OneRun } else { Lifetime::Kept },
+        survive_soft_reboot: options.flag("SurviveSoftReboot")?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,
         no_new_privileges: options.take("NoNewPrivileges")?,

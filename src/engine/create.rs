@@ -51,6 +51,7 @@ pub(super) fn define(
             timeout_usec: request.stop_timeout_usec.unwrap_or(defaults.stop_timeout_usec),
         },
         lifetime: request.lifetime,
+        survive_soft_reboot: request.survive_soft_reboot,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }

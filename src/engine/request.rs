@@ -48,6 +48,8 @@ pub struct CreateRequest {
     pub stop_timeout_usec: Option<u64>,
     /// Kept or removed after its run.
     pub lifetime: Lifetime,
+    /// Whether it runs on over a soft-reboot.
+    pub survive_soft_reboot: bool,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capability changes.

@@ -99,6 +99,11 @@ async fn make_scope(
     spec: &ContainerSpec,
     wanted_by: Option<String>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
+    if let Some(unit) = wanted_by.as_deref().filter(|_| spec.survive_soft_reboot) {
+        let message =
+            format!("{unit}, which it is run by, is stopped at a soft-reboot: run it detached to survive one");
+        return Err(EngineError::InvalidConfig(message));
+    }
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -110,6 +115,7 @@ async fn make_scope(
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by,
+        survive_soft_reboot: spec.survive_soft_reboot,
     };
     let scope = tokio::select! {
         biased;
@@ -197,6 +203,7 @@ fn plan(record: &ContainerRecord, terminal_size: Option<(u16, u16)>) -> LaunchPl
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
         stop: spec.stop,
+        survive_soft_reboot: spec.survive_soft_reboot,
         terminal_size,
     }
 }

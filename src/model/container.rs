@@ -79,6 +79,9 @@ pub struct ContainerSpec {
     pub stop: StopPolicy,
     /// What happens when the payload has ended.
     pub lifetime: Lifetime,
+    /// Whether it runs on when only the system's userspace is started anew. Absent in records of older versions.
+    #[serde(default)]
+    pub survive_soft_reboot: bool,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }

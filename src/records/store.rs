@@ -316,6 +316,7 @@ mod tests {
                 slice: None,
                 stop: StopPolicy::default(),
                 lifetime: Lifetime::Kept,
+                survive_soft_reboot: false,
                 labels: Default::default(),
             },
             created_usec: 1,

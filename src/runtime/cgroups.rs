@@ -30,6 +30,13 @@ impl Scope {
         Ok(Self { scope, payload })
     }
 
+    /// Has the last sweep of a soft-reboot spare what lives here. systemd marks the scope itself, but the sweep looks at the
+    /// group that a process is in, and at none above.
+    pub(super) fn mark_survivor(&self) -> io::Result<()> {
+        self.scope.child(SUPERVISOR)?.set_attribute(SURVIVOR, b"1")?;
+        self.payload.set_attribute(SURVIVOR, b"1")
+    }
+
     /// Where the container's processes are made.
     pub(super) fn payload(&self) -> &Cgroup {
         &self.payload
@@ -76,6 +83,8 @@ impl Scope {
     }
 }
 
+/// systemd's mark (SurviveFinalKillSignal= in systemd.unit(5)).
+const SURVIVOR: &str = "user.survive_final_kill_signal";
 const SUPERVISOR: &str = "supervisor";
 const PAYLOAD: &str = "payload";
 
@@ -92,6 +101,9 @@ impl ExecCgroup {
     pub(super) fn make(scope: OwnedFd, name: &str) -> io::Result<Self> {
         let scope = Cgroup::from_directory(scope)?;
         let cgroup = scope.make_child(name)?;
+        if scope.child(SUPERVISOR)?.has_attribute(SURVIVOR)? {
+            cgroup.set_attribute(SURVIVOR, b"1")?;
+        }
         Ok(Self { scope, name: name.to_owned(), cgroup })
     }
 

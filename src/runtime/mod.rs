@@ -75,6 +75,8 @@ pub struct LaunchPlan {
     pub mounts: Vec<BindMount>,
     /// How the leader is asked to end, and how long it may take, for when systemd asks the monitor to stop.
     pub stop: StopPolicy,
+    /// Whether the last sweep of a soft-reboot spares it.
+    pub survive_soft_reboot: bool,
     /// Rows and columns of the terminal, if it gets one.
     pub terminal_size: Option<(u16, u16)>,
 }

@@ -68,6 +68,9 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let steps = plan::launch_steps(&plan).map_err(|error| Failure::Step(error.into()))?;
     let signals = stop_signals().map_err(|error| failed("Signals", &error))?;
     let scope = Scope::divide(fds.cgroup).map_err(|error| failed("DivideScope", &error))?;
+    if plan.survive_soft_reboot {
+        scope.mark_survivor().map_err(|error| failed("MarkSurvivor", &error))?;
+    }
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
     let (run, policy) = (plan.run, plan.stop);

@@ -99,6 +99,8 @@ pub struct ScopeRequest {
     /// The unit that wants this container, if any: the scope then gets `Conflicts=shutdown.target` and
     /// `Before=shutdown.target` and `Before=` that unit, which makes the order at shutdown exact.
     pub wanted_by: Option<String>,
+    /// Whether its processes are spared by the last sweep of a soft-reboot. A systemd before 255 cannot.
+    pub survive_soft_reboot: bool,
 }
 
 /// A scope that is there.

@@ -55,6 +55,9 @@ pub(super) fn of_scope(request: &ScopeRequest, order: &Order) -> Vec<Property> {
         wish("TasksAccounting", true),
     ];
     properties.extend(of_order_at_shutdown(request.wanted_by.as_deref(), order));
+    if request.survive_soft_reboot {
+        properties.push(wish("SurviveFinalKillSignal", true));
+    }
     properties.extend(of_new_limits(&request.limits));
     properties
 }
@@ -115,6 +118,7 @@ mod tests {
             limits: Limits::default(),
             timeout_stop_usec: 15_000_000,
             wanted_by: None,
+            survive_soft_reboot: false,
         }
     }
 

@@ -514,6 +514,7 @@ fn request(unit: &str) -> ScopeRequest {
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
         wanted_by: None,
+        survive_soft_reboot: false,
     }
 }
 

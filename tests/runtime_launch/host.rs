@@ -230,6 +230,7 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         read_only: false,
         mounts: Vec::new(),
         stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: None,
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn container(text: &str) -> ContainerView {
         slice: None,
         stop: StopPolicy::default(),
         lifetime: Lifetime::Kept,
+        survive_soft_reboot: false,
         labels: BTreeMap::new(),
     };
     ContainerView {

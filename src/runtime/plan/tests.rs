@@ -12,6 +12,7 @@ fn plan() -> LaunchPlan {
         read_only: true,
         mounts: vec![BindMount { source: "/srv".to_owned(), destination: "/data".to_owned(), read_only: true }],
         stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: Some((24, 80)),
     }
 }

@@ -25,6 +25,7 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         read_only: false,
         mounts: Vec::new(),
         stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: None,
     }
 }

@@ -10,9 +10,9 @@
 log=/var/log/order
 # payload NAME [HANGS] : a payload that takes a third of a second to end, or does not end.
 payload() {
-    local end="sleep 0.3; echo $1 ended \$(cut -d' ' -f1 /proc/uptime) >>/log/order; exit 0"
+    local end='sleep 0.3; say ended; exit 0'
     [ -z "${2-}" ] || end=:
-    echo "trap 'echo $1 TERM \$(cut -d\" \" -f1 /proc/uptime) >>/log/order; $end' TERM; echo ready >/log/$1; while :; do sleep 0.05; done"
+    echo "say() { read -r up rest </proc/uptime; echo $1 \$1 \$up >>/log/order; }; trap 'say TERM; $end' TERM; echo ready >/log/$1; while :; do sleep 0.05; done"
 }
 # service NAME AFTER [HANGS] : a service by hand.
 service() {
@@ -22,7 +22,7 @@ service() {
 After=$2
 [Service]
 ExecStart=holmctl run --rm --name $1 --stop-timeout 3 -v $log:/log busybox sh /log/$1.sh
-TimeoutStopSec=20
+TimeoutStopSec=6
 [Install]
 WantedBy=multi-user.target
 U
@@ -61,9 +61,9 @@ begin() {
     esac
 }
 
-# order [NAME…] : what these did, in order, on one line.
-order() { awk -v names=" $* " 'index(names, " " $1 " ") { printf "%s%s %s", n++ ? ", " : "", $1, $2 }' "$log/order"; }
-at() { awk -v name="$1" -v what="$2" '$1 == name && $2 == what { print int($3 * 1000) }' "$log/order"; }
+# order [NAME…] : what these did, in order, on one line. One that hangs may be asked again: first by its service, then by systemd when that has given up.
+order() { awk -v names=" $* " 'index(names, " " $1 " ") && !seen[$1, $2]++ { printf "%s%s %s", n++ ? ", " : "", $1, $2 }' "$log/order"; }
+at() { awk -v name="$1" -v what="$2" '$1 == name && $2 == what { print int($3 * 1000); exit }' "$log/order"; }
 check() {
     local web='web TERM, web ended' lone db
     [ "$(variant "$1")" -ne 3 ] || web='web TERM'
