@@ -124,7 +124,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
 const WORKERS: usize = 2;
 
 async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> Result<(), DaemonError> {
-    let connection = zbus::connection::Builder::system().build().await.map_err(DaemonError::Bus)?;
+    let connection = dbus::connect(zbus::connection::Builder::system()).await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
     let machined = Machined::connect(&connection).await?;

@@ -92,10 +92,25 @@ pub struct Server {
     room: Arc<Room>,
 }
 
+/// What a connection is built with so that it takes calls; see [`connect`].
+struct Beginning;
+
+#[zbus::interface(name = "org.holm1.Beginning", introspection_docs = false)]
+impl Beginning {}
+
+/// Makes the connection for [`serve`]. zbus takes calls in a task that it only begins when the first object is added, and
+/// a call that comes sooner, such as the one that activated the daemon, is lost without an answer. A connection that is
+/// built with an object is there once that task runs.
+pub async fn connect(builder: zbus::connection::Builder<'_>) -> zbus::Result<Connection> {
+    let connection = builder.serve_at(paths::ROOT, Beginning).build().await?;
+    connection.object_server().remove::<Beginning, _>(paths::ROOT).await?;
+    Ok(connection)
+}
+
 /// Puts the engine on the bus: every object there is now is registered when this returns, and kept true from then on.
 ///
 /// `features` are the words of the property `Features`. The name `org.holm1` is for the caller to ask for, after this, so
-/// that nobody finds half of it. The connection should have no method timeout: polkit may wait for a person.
+/// that nobody finds half of it. The connection is one of [`connect`] and should have no method timeout: polkit may wait for a person.
 pub async fn serve(engine: Engine, connection: &Connection, features: Vec<String>) -> Result<Server, DbusError> {
     // First the events, then the state: what happens in between is seen twice rather than never.
     let events = engine.subscribe();

@@ -290,7 +290,8 @@ fn new_layer_id() -> Result<DeviceId, ImageError> {
 
 impl Layer {
     fn open(layers: &Layers, id: DeviceId) -> Result<Self, ImageError> {
-        let mounted = layers.devices.mount_device(&id, Access::ReadWrite).map_err(|error| store_error(&error))?;
+        let mounted =
+            layers.devices.mount_device_for(&id, Access::ReadWrite, "import").map_err(|error| store_error(&error))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = openat(mounted.mount(), TREE, flags, Mode::empty()).map_err(|error| ImageError::Io {
             op: "open",

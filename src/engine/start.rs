@@ -88,7 +88,7 @@ async fn mount_root(engine: &Arc<Inner>, spec: &ContainerSpec) -> Result<(Mounte
     let mut steps = Steps::begin();
     let devices = Arc::clone(&engine.devices);
     let id = container_device(&spec.id);
-    let root = blocking(move || devices.mount_device(&id, Access::ReadWrite)).await?;
+    let root = blocking(move || devices.mount_device_for(&id, Access::ReadWrite, "start")).await?;
     steps.lap("Mount");
     Ok((root, steps))
 }

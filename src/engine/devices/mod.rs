@@ -171,7 +171,7 @@ impl Engine {
             if !place::is_directory(directory.as_fd()).map_err(failed("look at the place for"))? {
                 return Err(DeviceError::NoDirectory.into());
             }
-            let (tree, lease) = open_tree(devices, &id, access)?;
+            let (tree, lease) = open_tree(devices, &id, access, "mounted in the host's tree")?;
             match place::attach(tree.as_fd(), directory.as_fd(), pid) {
                 Ok(()) => {
                     inner.leases().entry(id).or_default().push(lease);
@@ -193,7 +193,7 @@ impl Engine {
             if !devices.device(&id)?.active && devices.driver() == Driver::Thin {
                 return Err(DeviceError::NotMounted(id).into());
             }
-            let mounted = devices.mount_device(&id, Access::ReadOnly)?;
+            let mounted = devices.mount_device_for(&id, Access::ReadOnly, "unmount")?;
             let tree = Identity::of(mounted.mount()).map_err(failed("look at", &id))?;
             drop(mounted);
             match place::detach(tree, pid) {
@@ -216,7 +216,7 @@ impl Engine {
     pub async fn open_device(&self, id: DeviceId) -> Result<OwnedFd, EngineError> {
         self.inner.check_open()?;
         let access = if own(&id).is_some() { Access::ReadOnly } else { Access::ReadWrite };
-        self.change(move |devices| Ok(open_tree(devices, &id, access)?.0)).await
+        self.change(move |devices| Ok(open_tree(devices, &id, access, "open")?.0)).await
     }
 
     /// Deletes a device of the pool that is on no record, by its number there. For good.
@@ -328,8 +328,13 @@ fn check_access(id: &DeviceId, access: Access) -> Result<(), DeviceError> {
 }
 
 /// The tree of a device alone, detached, and the device's lease.
-fn open_tree(devices: &dyn DeviceSet, id: &DeviceId, access: Access) -> Result<(OwnedFd, Box<dyn Lease>), EngineError> {
-    let mounted: MountedDevice = devices.mount_device(id, access)?;
+fn open_tree(
+    devices: &dyn DeviceSet,
+    id: &DeviceId,
+    access: Access,
+    purpose: &str,
+) -> Result<(OwnedFd, Box<dyn Lease>), EngineError> {
+    let mounted: MountedDevice = devices.mount_device_for(id, access, purpose)?;
     let tree = place::tree(mounted.mount(), access).map_err(failed("open the tree of", id))?;
     Ok((tree, mounted.into_parts().1))
 }

@@ -890,13 +890,17 @@ fn a_larger_base_size_holds_for_devices_added_later_and_for_no_other() {
     }
 }
 
-/// A step of a random sequence; numbers pick devices.
+/// A step of a random sequence; numbers pick devices, the last is the base.
 #[derive(Debug, Clone)]
 enum Random {
     Add(u8, u8, bool),
     Complete(u8),
     Remove(u8),
     Mount(u8),
+    Write(u8, u8),
+    Resize(u8, u64),
+    Rollback(u8, u8),
+    Hold(u8),
     Drop,
     Restart(bool, i64),
 }
@@ -907,62 +911,166 @@ fn random() -> impl Strategy<Value = Random> {
         1 => (0..6u8).prop_map(Random::Complete),
         2 => (0..6u8).prop_map(Random::Remove),
         2 => (0..6u8).prop_map(Random::Mount),
+        2 => (0..6u8, any::<u8>()).prop_map(|(number, text)| Random::Write(number, text)),
+        1 => (0..6u8, 1..4u64).prop_map(|(number, size)| Random::Resize(number, size << 30)),
+        2 => (0..6u8, 0..6u8).prop_map(|(number, to)| Random::Rollback(number, to)),
+        1 => (0..6u8).prop_map(Random::Hold),
         1 => Just(Random::Drop),
         1 => (any::<bool>(), 0..40i64).prop_map(|(power, steps)| Random::Restart(power, steps)),
     ]
 }
 
+/// What a device is.
+#[derive(Debug, Clone, PartialEq)]
+struct Simple {
+    pending: bool,
+    size: u64,
+    text: Option<String>,
+}
+
+/// The simple table: every device by its id, and who has what mounted.
+struct History {
+    model: Model,
+    core: Arc<Core>,
+    devices: BTreeMap<String, Simple>,
+    mounts: Vec<(String, MountedDevice)>,
+}
+
+impl History {
+    fn new() -> Self {
+        let model = Model::new();
+        model.tamper(|pool| pool.host().free = Bytes(1 << 30));
+        let base = Simple { pending: false, size: 1 << 30, text: None };
+        let core = open(&model).unwrap();
+        Self { core, model, devices: BTreeMap::from([("base".to_owned(), base)]), mounts: Vec::new() }
+    }
+
+    fn name(number: u8) -> String {
+        if number == 6 { "base".to_owned() } else { format!("d{number}") }
+    }
+
+    fn ready(&self, name: &str) -> Option<&Simple> {
+        self.devices.get(name).filter(|device| !device.pending)
+    }
+
+    fn is_used(&self, name: &str) -> bool {
+        self.mounts.iter().any(|(mounted, _)| mounted == name)
+    }
+
+    fn step(&mut self, step: &Random) {
+        match *step {
+            Random::Add(new, base, pending) => self.add(&Self::name(new), &Self::name(base), pending),
+            Random::Complete(number) => {
+                let device = self.devices.get_mut(&Self::name(number)).filter(|device| device.pending);
+                assert_eq!(self.core.finish(&id(&Self::name(number))).is_ok(), device.is_some());
+                device.into_iter().for_each(|device| device.pending = false);
+            }
+            Random::Remove(number) => {
+                let name = Self::name(number);
+                let removal = self.core.remove(&id(&name)).unwrap();
+                assert_eq!(removal == Removal::NotThere, self.devices.remove(&name).is_none());
+                // Who still uses it uses nothing that has a name.
+                self.mounts.iter_mut().filter(|(mounted, _)| *mounted == name).for_each(|(mounted, _)| mounted.clear());
+            }
+            Random::Mount(number) => {
+                let name = Self::name(number);
+                let mount = self.core.mount(&id(&name), Access::ReadWrite);
+                assert_eq!(mount.is_ok(), self.devices.contains_key(&name));
+                self.mounts.extend(mount.map(|mount| (name, mount)));
+            }
+            Random::Write(number, text) => {
+                let name = Self::name(number);
+                let Some(device) = self.devices.get_mut(&name) else { return };
+                std::fs::write(content(&self.core.mount(&id(&name), Access::ReadWrite).unwrap()), text.to_string())
+                    .unwrap();
+                device.text = Some(text.to_string());
+            }
+            Random::Resize(number, size) => self.resize(&Self::name(number), size),
+            Random::Rollback(number, to) => self.roll_back(&Self::name(number), &Self::name(to)),
+            Random::Hold(number) => {
+                let name = Self::name(number);
+                if self.ready(&name).is_some() && !self.is_used(&name) {
+                    self.core.hold(&id(&name)).unwrap();
+                    self.core.release(&id(&name)).unwrap();
+                }
+            }
+            Random::Drop => drop(self.mounts.pop()),
+            Random::Restart(power, steps) => self.restart(power, steps),
+        }
+    }
+
+    fn add(&mut self, new: &str, base: &str, pending: bool) {
+        let origin = self.ready(base).filter(|_| !self.devices.contains_key(new)).cloned();
+        let done = self.core.add(&id(new), &id(base), &options(pending));
+        assert_eq!(done.is_ok(), origin.is_some(), "{done:?}");
+        self.devices.extend(origin.map(|origin| (new.to_owned(), Simple { pending, ..origin })));
+    }
+
+    fn resize(&mut self, name: &str, size: u64) {
+        let may = self.devices.get(name).is_some_and(|device| device.size <= size);
+        let done = self.core.resize(&id(name), Bytes(size));
+        assert_eq!(done.is_ok(), may, "{done:?}");
+        if let Some(device) = self.devices.get_mut(name).filter(|_| may) {
+            device.size = size;
+        }
+    }
+
+    fn roll_back(&mut self, name: &str, to: &str) {
+        let may = self.ready(name).is_some() && !self.is_used(name);
+        let origin = self.ready(to).filter(|_| may).cloned();
+        let done = self.core.rollback(&id(name), &id(to));
+        assert_eq!(done.is_ok(), origin.is_some(), "{done:?}");
+        if let (Some(device), Some(origin)) = (self.devices.get_mut(name), origin) {
+            device.text = origin.text;
+        }
+    }
+
+    /// A crash may leave the operation that it cut done or not done.
+    fn restart(&mut self, power: bool, steps: i64) {
+        self.model.crash.after(steps);
+        let was = self.devices.contains_key("d0");
+        let acknowledged = self.core.add(&id("d0"), &id("base"), &options(false)).is_ok();
+        self.mounts.clear();
+        self.model.reboot(if power { Death::PowerCut(7) } else { Death::Killed });
+        self.core = open(&self.model).unwrap();
+        self.devices.retain(|_, device| !device.pending);
+        let there = ready(&self.core).contains("d0");
+        assert!(there || !acknowledged, "an acknowledged device is gone");
+        if !was && there {
+            self.devices.insert("d0".to_owned(), self.devices["base"].clone());
+        }
+        check(&self.model, &self.core, &BTreeMap::new());
+    }
+
+    /// Whether the driver shows what the table says.
+    fn agrees(&self) {
+        let shown: BTreeMap<String, (bool, u64)> = live(&self.core)
+            .iter()
+            .map(|info| (info.id.to_string(), (info.state == DeviceState::Pending, info.size.0)))
+            .collect();
+        let simple = self.devices.iter().map(|(name, device)| (name.clone(), (device.pending, device.size))).collect();
+        assert_eq!(shown, simple);
+    }
+
+    /// Whether in every device is what the table says.
+    fn holds(&self) {
+        for (name, device) in &self.devices {
+            let mounted = self.core.mount(&id(name), Access::ReadOnly).unwrap();
+            assert_eq!(std::fs::read_to_string(content(&mounted)).ok(), device.text, "what is in {name}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The simple table: ids with a flag, pending or not. A crash may leave the operation that it cut done or not done.
     #[test]
-    fn a_random_history_agrees_with_a_simple_table(history in prop::collection::vec(random(), 1..40)) {
-        let model = Model::new();
-        let mut core = open(&model).unwrap();
-        let mut simple: BTreeMap<String, bool> = BTreeMap::from([("base".to_owned(), false)]);
-        let mut mounts = Vec::new();
-        let name = |number: u8| if number == 6 { "base".to_owned() } else { format!("d{number}") };
-        for step in history {
-            match step {
-                Random::Add(new, base, pending) => {
-                    let (new, base) = (name(new), name(base));
-                    let may = !simple.contains_key(&new) && simple.get(&base) == Some(&false);
-                    let done = core.add(&id(&new), &id(&base), &options(pending));
-                    prop_assert_eq!(done.is_ok(), may, "{:?}", done);
-                    if may { simple.insert(new, pending); }
-                }
-                Random::Complete(number) => {
-                    let may = simple.get(&name(number)) == Some(&true);
-                    prop_assert_eq!(core.finish(&id(&name(number))).is_ok(), may);
-                    if may { simple.insert(name(number), false); }
-                }
-                Random::Remove(number) => {
-                    let removal = core.remove(&id(&name(number))).unwrap();
-                    prop_assert_eq!(removal == Removal::NotThere, simple.remove(&name(number)).is_none());
-                }
-                Random::Mount(number) => {
-                    let mount = core.mount(&id(&name(number)), Access::ReadWrite);
-                    prop_assert_eq!(mount.is_ok(), simple.contains_key(&name(number)));
-                    mounts.extend(mount);
-                }
-                Random::Drop => { mounts.pop(); }
-                Random::Restart(power, steps) => {
-                    model.crash.after(steps);
-                    let cut = core.add(&id("d0"), &id("base"), &options(false)).is_ok();
-                    if cut { simple.insert("d0".to_owned(), false); }
-                    mounts.clear();
-                    drop(core);
-                    model.reboot(if power { Death::PowerCut(7) } else { Death::Killed });
-                    core = open(&model).unwrap();
-                    simple.retain(|_, pending| !*pending);
-                    if ready(&core).contains("d0") { simple.insert("d0".to_owned(), false); }
-                    check(&model, &core, &BTreeMap::new());
-                }
-            }
-            let shown: BTreeMap<String, bool> =
-                live(&core).iter().map(|info| (info.id.to_string(), info.state == DeviceState::Pending)).collect();
-            prop_assert_eq!(&shown, &simple);
+    fn a_random_history_agrees_with_a_simple_table(steps in prop::collection::vec(random(), 1..60)) {
+        let mut history = History::new();
+        for step in &steps {
+            history.step(step);
+            history.agrees();
         }
+        history.holds();
     }
 }

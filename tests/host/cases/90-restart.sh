@@ -31,6 +31,13 @@ systemctl restart holmd.service
 no_ghost() { ! ghost; }; eventually 5 no_ghost
 assert_eq running "$(holmctl show stays -p State --value)" "the state after empty scopes were cleared away"
 
+# The call that activates the daemon is answered, every time.
+for _ in $(seq 20); do
+    systemctl stop holmd.service
+    systemctl reset-failed holmd.service 2>/dev/null || true
+    timeout 20 holmctl show stays -p State >/dev/null || fail "no answer from a daemon that was activated for the call"
+done
+
 systemctl restart systemd-journald
 holmctl exec stays true
 holmctl stop stays

@@ -23,11 +23,13 @@ pub(crate) struct Args {
 pub(super) async fn run(args: Args) -> Outcome {
     let client = Client::connect().await?;
     let proxy = client.devices().await?;
+    // Measured before the list is read: what is written meanwhile must not make a part larger than the whole.
+    let measured: HashMap<_, _> = match args.exclusive {
+        true => proxy.measure_devices().await?.into_iter().collect(),
+        false => HashMap::new(),
+    };
     let mut devices: Vec<_> = proxy.describe_devices().await?.into_iter().map(Device::of).collect();
-    if args.exclusive {
-        let measured: HashMap<_, _> = proxy.measure_devices().await?.into_iter().collect();
-        devices.iter_mut().for_each(|device| device.exclusive = measured.get(&device.id).copied());
-    }
+    devices.iter_mut().for_each(|device| device.exclusive = measured.get(&device.id).copied());
     devices.sort_by(|a, b| a.id.cmp(&b.id));
     let headers: &[_] = if args.exclusive { &WITH_EXCLUSIVE } else { &HEADERS };
     let mut table = Table::new(headers);
