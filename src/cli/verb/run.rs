@@ -76,7 +76,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
-    let payload = Payload::Container(client.container_at(path.clone()).await?);
+    let payload = Payload::Container(client.container_at(path.clone()).await?, client.clone(), name.clone());
     let start = Start { jobs: &mut jobs, job: &job, name: &name };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
