@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::boot;
+use super::boot::{self, Said};
 use super::error::EngineError;
 use super::request::{CreateRequest, HealthRequest};
 use crate::model::{
@@ -17,6 +17,8 @@ pub(super) struct Defaults {
     pub(super) stop_timeout_usec: u64,
     /// Largest number of tasks.
     pub(super) pids_limit: Option<u64>,
+    /// Whether an image may make itself a whole system.
+    pub(super) images_may_boot: bool,
 }
 
 /// Joins request, image and defaults. Nothing is changed on an error.
@@ -31,7 +33,7 @@ pub(super) fn define(
         None => generated_name(image, &id)?,
     };
     let mut process = process(&request, &image.config)?;
-    let boot = boot::wanted(request.boot, &process, &image.config)?;
+    let boot = Said::of(&request, &image.config).wants(&process, &image.config, defaults.images_may_boot)?;
     let network = request.network.unwrap_or(NetworkMode::None);
     if boot {
         boot::adapt(&mut process, network, request.no_new_privileges);
@@ -258,7 +260,7 @@ pub(super) fn invalid(message: &str) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bytes, DeviceId, ImageName, RestartPolicy};
+    use crate::model::{Boot, Bytes, DeviceId, ImageName, RestartPolicy};
 
     fn image(entrypoint: &[&str], command: &[&str]) -> ImageInfo {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     fn spec(request: CreateRequest, image: &ImageInfo) -> Result<ContainerSpec, EngineError> {
-        let defaults = Defaults { stop_timeout_usec: 7, pids_limit: Some(99) };
+        let defaults = Defaults { stop_timeout_usec: 7, pids_limit: Some(99), images_may_boot: false };
         define(request, image, ContainerId::from_random([1; 16]), &defaults)
     }
 
@@ -320,6 +322,17 @@ mod tests {
         let spec = spec(request(&["x"]), &image(&[], &[])).unwrap();
         assert_eq!(spec.limits.pids, Some(99));
         assert_eq!(spec.stop.timeout_usec, 7);
+    }
+
+    #[test]
+    fn no_image_gives_itself_privileges() {
+        let mut image = image(&["/sbin/init"], &[]);
+        image.config.stop_signal = Some(Signal::HALT);
+        let plain = spec(request(&[]), &image).unwrap();
+        assert!(!plain.boot && plain.process.no_new_privileges && plain.process.capabilities.add.is_empty());
+        assert_eq!((plain.stop.signal, plain.stop.timeout_usec), (Signal::HALT, 7));
+        let asked = spec(CreateRequest { boot: Boot::Yes, ..request(&[]) }, &image).unwrap();
+        assert!(asked.boot && asked.process.capabilities.add.contains(&"SYS_ADMIN".to_owned()));
     }
 
     #[test]
