@@ -67,6 +67,7 @@ pub(super) fn define(
         health,
         ready: request.ready,
         log_rate: request.log_rate,
+        survive_soft_reboot: request.survive_soft_reboot,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }

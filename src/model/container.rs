@@ -95,6 +95,9 @@ pub struct ContainerSpec {
     /// When it counts as started. Absent in records of older versions.
     #[serde(default)]
     pub ready: Ready,
+    /// Whether it runs on when only the system's userspace is started anew. Absent in records of older versions.
+    #[serde(default)]
+    pub survive_soft_reboot: bool,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }

@@ -88,7 +88,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
         // Beside the run, which must not wait for it.
         tokio::spawn(system::advise(Clone::clone(&container)));
     }
-    let payload = Payload::Container(container);
+    let payload = Payload::Container(container, client.clone(), name.clone());
     let start = Start { jobs: &mut jobs, job: &job, name: &name };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {

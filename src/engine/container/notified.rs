@@ -35,7 +35,7 @@ impl Task {
     }
 
     /// The monitor was killed, and with it went the way to hear of it.
-    pub(super) async fn unheard(&mut self) {
+    pub(super) async fn counts_as_ready(&mut self) {
         if self.awaits_word() {
             let name = &self.record.spec.name;
             warn!(container = %name, op = "start", "nobody will hear whether container {name} is ready: it counts as started");
