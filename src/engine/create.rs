@@ -36,6 +36,7 @@ pub(super) fn define(
     let boot = Said::of(&request, &image.config).wants(&process, &image.config, defaults.images_may_boot)?;
     let network = request.network.unwrap_or(NetworkMode::None);
     if boot {
+        check_soft_reboot(&request)?;
         boot::adapt(&mut process, network, request.no_new_privileges);
     }
     let stop = stop_policy(&request, &image.config, boot, defaults);
@@ -238,6 +239,17 @@ fn check_restart(request: &CreateRequest) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// What systemd leaves alone over a soft-reboot is marked at the very control group that a process is in.
+fn check_soft_reboot(request: &CreateRequest) -> Result<(), EngineError> {
+    if request.survive_soft_reboot {
+        return Err(invalid(
+            "a whole system makes control groups of its own, and systemd kills those over a soft-reboot: leave out either \
+             'Boot' (--systemd) or 'SurviveSoftReboot'",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     if limits.memory.is_some_and(|memory| memory.0 < 1 << 20) {
         return Err(invalid("the memory limit is below 1M: nothing can run in that"));
@@ -366,6 +378,8 @@ mod tests {
                 ..CreateRequest::default()
             },
             CreateRequest { ready: Ready::Healthy, ..CreateRequest::default() },
+            CreateRequest { boot: Boot::Yes, survive_soft_reboot: true, ..CreateRequest::default() },
+            CreateRequest { survive_soft_reboot: true, ..self::request(&["/sbin/init"]) },
             CreateRequest { hostname: Some("a_b".into()), ..CreateRequest::default() },
             CreateRequest { slice: Some("holm".into()), ..CreateRequest::default() },
             CreateRequest { working_directory: Some("relative".into()), ..CreateRequest::default() },

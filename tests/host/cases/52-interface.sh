@@ -221,11 +221,11 @@ test ! -e /run/systemd/nspawn/propagate/iface || fail "C27: the place for what i
 holmctl rm iface
 
 elsewhere "53-init" C19 C21 C29 C31 C33
-later "with holmctl run inside a unit" C5 C6 C7 C26
+elsewhere "55-service" C5 C6 C7 C26
 later "with user namespaces" C15 C23 C30
 later "nobody asked for it: what dumps core inside is the host's to keep" C35
 later "with networks" C51 C52
-later "with soft-reboot" C55
+elsewhere "98-soft-reboot" C55
 for line in $(seq 55); do
     printf '%-4s %s\n' "C$line" "${verdict[C$line]:-MISSING}"
 done >/tmp/table

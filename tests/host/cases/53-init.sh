@@ -6,6 +6,7 @@
 
 property() { systemctl show -p "$2" --value "$1"; }
 within() { systemd-run -M deb --wait --quiet --pipe -- "$@"; }
+variable_of() { tr '\0' '\n' <"/proc/$(holmctl show "$1" -p Leader --value)/environ" | sed -n "s/^$2=//p"; }
 leader() { holmctl show deb -p Leader --value; }
 # The system says of itself that it is up, and nothing of it has failed.
 up() { [ "$(systemctl -M "${1:-deb}" is-system-running 2>/dev/null)" = running ]; }
@@ -143,6 +144,18 @@ test -L "/var/log/journal/$id" || fail "C33: no link to the journal"
 systemd-run -M deb --quiet --unit=exported sh -c 'echo x >/run/host/unix-export/seen; sleep 1000'
 seen() { [ "$(cat /run/systemd/nspawn/unix-export/deb/seen)" = x ]; }; eventually 5 seen
 systemctl -M deb stop exported
+
+# ---- ready when the system has come up, and what it is given reaches its units
+echo "for its units, 4c1d" >/tmp/given
+holmctl run -d --name given --ready notify --credential holm.given:/tmp/given debian-init /sbin/init >/dev/null
+up given || fail "C5: not up when its start is done: $(systemctl -M given --failed --no-pager --no-legend)"
+assert_eq "for its units, 4c1d" "$(systemd-run -M given --wait --quiet --pipe -p LoadCredential=holm.given sh -c 'cat "$CREDENTIALS_DIRECTORY/holm.given"')" "C6: LoadCredential="
+refute systemd-run -M given --wait --quiet --pipe sh -c 'touch /run/host/credentials/x' 2>/dev/null
+assert_eq /run/host/notify "$(variable_of given NOTIFY_SOCKET)" "C5, C26"
+assert_eq /run/host/credentials "$(variable_of given CREDENTIALS_DIRECTORY)" "C6, C26"
+holmctl rm --force given
+refute holmctl run -d --survive-soft-reboot debian-init /sbin/init 2>/tmp/refused
+assert_has "$(cat /tmp/refused)" "SurviveSoftReboot" "a system that would not survive"
 
 # ---- reboot, from outside and from inside (C31)
 for how in 'machinectl reboot deb' 'systemctl -M deb reboot'; do
