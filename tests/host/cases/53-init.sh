@@ -1,7 +1,7 @@
 #!/bin/bash
 # guest: own
 # needs: init-image
-# timeout: 180
+# timeout: 300
 # A payload that is a whole system: named on the command line it boots without a flag, an image alone gives itself nothing, and the host's tools reach it. The lines of systemd's container interface about it: see case 52.
 
 property() { systemctl show -p "$2" --value "$1"; }
