@@ -44,6 +44,8 @@ pub(crate) struct Start<'a> {
     pub(crate) jobs: &'a mut Jobs,
     pub(crate) job: &'a OwnedObjectPath,
     pub(crate) name: &'a str,
+    /// Whether it is done once the program runs, as one of which we hear the end did.
+    pub(crate) at_exec: bool,
 }
 
 /// How following ended.
@@ -116,7 +118,7 @@ impl Session {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Notified(text) => notify::pass_on(&text),
                     MonitorEvent::Exited(end) => {
-                        if start.is_some() {
+                        if start.is_some_and(|start| start.at_exec) {
                             notify::ready();
                         }
                         self.finish().await;

@@ -179,6 +179,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         restart: restart(options)?,
         log_rate: log_rate(options)?,
         ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
+        start_timeout_usec: options.take("StartTimeoutUSec")?,
         health: health(options)?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,

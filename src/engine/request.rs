@@ -57,6 +57,8 @@ pub struct CreateRequest {
     pub log_rate: Option<LogRate>,
     /// When it counts as started.
     pub ready: Ready,
+    /// How long that may take, in µs; 0 or `u64::MAX` for ever.
+    pub start_timeout_usec: Option<Usec>,
     /// How its health is checked.
     pub health: HealthRequest,
     /// Notes.

@@ -21,7 +21,7 @@ use super::error::EngineError;
 use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
-use super::{Inner, blocking, container_device, table};
+use super::{Inner, blocking, container_device, patience, table};
 use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
@@ -61,6 +61,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         held: false,
         unready: spec.ready != Ready::Exec,
         given_up: false,
+        ready_by_usec: patience::ready_by(spec, record.started_usec, has_its_own(&io)),
         health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
@@ -88,6 +89,11 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         warn!(container = %spec.name, op = "start", "its journal or its sockets are not shown on the host: {error}, ignoring");
     }
     Ok(run)
+}
+
+/// Whether somebody else looks to how long a start takes: the unit that waits for it (TimeoutStartSec= in systemd.service(5)).
+fn has_its_own(io: &RunIo) -> bool {
+    io.wanted_by.is_some() && io.monitor.is_some()
 }
 
 /// Says how a run ended on the socket of its caller, in place of the monitor. A caller that is gone or stuck is told nothing.

@@ -95,6 +95,10 @@ pub struct ContainerSpec {
     /// When it counts as started. Absent in records of older versions.
     #[serde(default)]
     pub ready: Ready,
+    /// How long that may take, in µs, `u64::MAX` for ever; what is usual for its kind when absent. Absent in records of older
+    /// versions.
+    #[serde(default)]
+    pub start_timeout_usec: Option<Usec>,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }

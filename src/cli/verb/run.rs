@@ -34,6 +34,7 @@ struct Request {
     name: String,
     image: ImageName,
     options: Options,
+    at_exec: bool,
     /// Whether a container of that name goes first.
     replace: bool,
 }
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
         return Err(CliError::Usage("--interactive with --detach needs --tty: nothing else can be attached to".into()));
     }
     let remove = container.auto_remove();
+    let at_exec = container.is_ready_at_exec();
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
     let variable = |name: &str| std::env::var(name).ok();
     let mut options = container.options(variable)?;
@@ -52,7 +54,7 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     let options = options.into_dict();
     let credentials = passed::credentials(args.credential, |name| std::env::var_os(name))?;
     let given = Io { passed: passed::checked(inherited)?, credentials: passed::checked(credentials)?, ..Io::default() };
-    let request = Request { name, image, options, replace: args.replace };
+    let request = Request { name, image, options, at_exec, replace: args.replace };
     if args.detach { detached(request, given).await } else { attached(request, given, streams, remove).await }
 }
 
@@ -73,11 +75,12 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     let client = Client::connect().await?;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
+    let at_exec = request.at_exec;
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
     let payload = Payload::Container(client.container_at(path.clone()).await?);
-    let start = Start { jobs: &mut jobs, job: &job, name: &name };
+    let start = Start { jobs: &mut jobs, job: &job, name: &name, at_exec };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
             if remove {

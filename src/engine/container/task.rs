@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::until;
 use super::checks::Checks;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
@@ -17,6 +16,7 @@ use crate::engine::error::EngineError;
 use crate::engine::jobs::Job;
 use crate::engine::lifecycle::{Action, Event, Next, Refusal, State, step};
 use crate::engine::outcome::{belongs, in_words, last_run, never_started};
+use crate::engine::patience::until;
 use crate::engine::request::{RunIo, StopOptions, Who};
 use crate::engine::run::{Handles, Run};
 use crate::engine::steps::Steps;
@@ -66,7 +66,8 @@ pub(super) struct Task {
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
-    deadline: Option<Instant>,
+    /// When it is killed, if it is being stopped; when it is given up, if it is not ready.
+    pub(super) deadline: Option<Instant>,
     /// When its policy starts it again.
     pub(super) due: Option<Instant>,
     /// Whether the launch under way is its policy's.
@@ -117,6 +118,7 @@ impl Task {
             true => Instant::now(),
             false => Instant::now() + record.spec.stop.timeout(),
         });
+        let deadline = deadline.or_else(|| run.as_ref().and_then(Run::ready_by));
         let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
         let mut task = Self {
             engine,
@@ -155,7 +157,10 @@ impl Task {
                 Input::Notified(said) => self.notified(said).await,
                 Input::Deadline => {
                     self.deadline = None;
-                    self.happened(Event::Deadline).await;
+                    match self.state {
+                        State::Readying => self.not_ready().await,
+                        _ => self.happened(Event::Deadline).await,
+                    }
                 }
                 Input::Due => self.due().await,
                 Input::Closed => return,
@@ -394,6 +399,7 @@ impl Task {
                 // Without it a reboot is followed by the journal alone.
                 self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
+                self.deadline = run.ready_by();
                 self.run = Some(run);
                 let ready = !run_is_unready(self.run.as_ref());
                 self.begin_health();
