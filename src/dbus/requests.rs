@@ -360,7 +360,7 @@ fn wanted_by(text: String) -> Parsed<Option<WantedBy>> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     match stem {
         Some(stem) if !stem.is_empty() && text.len() <= 255 && stem.bytes().all(known) => {
-            Ok(Some(WantedBy { unit: text, slice: None }))
+            Ok(Some(WantedBy { unit: text, slice: None, control_group: None }))
         }
         _ => Err(format!("'{}' is not the name of a unit such as 'web.service'", excerpt(&text))),
     }

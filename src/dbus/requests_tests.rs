@@ -186,7 +186,7 @@ fn a_run_that_somebody_follows_is_of_their_service_unless_they_say_otherwise() {
     assert!(!none.for_caller && none.io.wanted_by.is_none());
     let said = with("shop@1.service").unwrap();
     assert!(!said.for_caller);
-    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None }));
+    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None, control_group: None }));
     for bad in ["web", ".service", "a b.service", "web.mount", "../web.service"] {
         assert!(with(bad).unwrap_err().message.contains("WantedBy"), "{bad}");
     }

@@ -122,11 +122,13 @@ pub struct WantedBy {
     pub unit: String,
     /// The slice that it is in, if that is known: it becomes that of a container which has none of its own.
     pub slice: Option<String>,
+    /// Its control group, if that is known: what limits it limits the container.
+    pub control_group: Option<String>,
 }
 
 impl From<Service> for WantedBy {
     fn from(service: Service) -> Self {
-        Self { unit: service.unit, slice: Some(service.slice) }
+        Self { unit: service.unit, slice: Some(service.slice), control_group: Some(service.control_group) }
     }
 }
 

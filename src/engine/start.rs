@@ -22,7 +22,7 @@ use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
 use super::{Inner, blocking, container_device, patience, table};
-use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
+use crate::model::{ContainerSpec, ExitRecord, HealthState, Limits, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
@@ -128,7 +128,7 @@ async fn make_scope(
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
-        limits: spec.limits,
+        limits: limits(spec, wanted_by),
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         stop_by_monitor: spec.boot,
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
@@ -142,6 +142,12 @@ async fn make_scope(
 /// A service has the limits of its slice for all that it runs.
 fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
     spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
+}
+
+/// And its own for all that it runs: the container is beside its control group, where the kernel does not see to that.
+fn limits(spec: &ContainerSpec, wanted_by: Option<&WantedBy>) -> Limits {
+    let group = wanted_by.and_then(|wanted_by| wanted_by.control_group.as_ref());
+    group.map_or(spec.limits, |group| spec.limits.within(Cgroup::new(group.as_ref()).limits()))
 }
 
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what

@@ -39,6 +39,8 @@ impl Task {
 
     /// The monitor was killed, and with it went the way to hear of it.
     pub(super) async fn unheard(&mut self) {
+        // Its caller waits for the end of the monitor's socket, of which we have a copy.
+        self.caller = None;
         if self.awaits_word() {
             let name = &self.record.spec.name;
             warn!(container = %name, op = "start", "nobody will hear whether container {name} is ready: it counts as started");

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::caller::Caller;
 use super::checks::Checks;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
@@ -63,6 +64,7 @@ pub(super) struct Task {
     pub(super) requests: mpsc::WeakUnboundedSender<Request>,
     /// Of the run under way.
     pub(super) checks: Option<Checks>,
+    pub(super) caller: Option<Caller>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
@@ -126,6 +128,7 @@ impl Task {
             inbox,
             requests,
             checks: None,
+            caller: None,
             record,
             state,
             run,
@@ -253,6 +256,10 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
+            Request::CallerLeft { run } if self.run.as_ref().is_some_and(|now| now.record.run == run) => {
+                self.happened(Event::Leaving).await;
+            }
+            Request::CallerLeft { .. } => {}
             Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;
@@ -374,6 +381,7 @@ impl Task {
         match action {
             Action::Launch => return Ok(Some(self.launch().await)),
             Action::AskToEnd => self.ask_to_end().await,
+            Action::AwaitEnd => self.await_end(),
             Action::Hurry => self.hurry(),
             Action::KillAll => self.kill_all().await,
             Action::Freeze => self.freeze(true).await?,
@@ -394,12 +402,15 @@ impl Task {
         self.publish();
         self.see_off_last_run().await;
         let again = self.record.spec.boot.then(|| io.duplicate());
+        let caller = Caller::socket(&io);
         match start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
                 // Without it a reboot is followed by the journal alone.
                 self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
                 self.deadline = run.ready_by();
+                let number = run.record.run;
+                self.caller = caller.and_then(|socket| Caller::watch(socket, number, self.requests.clone()));
                 self.run = Some(run);
                 let ready = !run_is_unready(self.run.as_ref());
                 self.begin_health();
@@ -448,6 +459,15 @@ impl Task {
         if let Err(error) = run.handles.signal(Who::Leader, signal) {
             // It has just ended by itself: the end will be seen.
             tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
+        }
+        self.save_run();
+    }
+
+    /// The monitor has asked, and kills when the time is over; if it does not, we do a little later.
+    fn await_end(&mut self) {
+        self.deadline = Instant::now().checked_add(self.record.spec.stop.timeout().saturating_add(LEAVING));
+        if let Some(run) = &mut self.run {
+            run.record.stopping = true;
         }
         self.save_run();
     }
@@ -539,7 +559,7 @@ impl Task {
     /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         self.deadline = None;
-        self.checks = None;
+        (self.checks, self.caller) = (None, None);
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
         self.set_handles(None);
