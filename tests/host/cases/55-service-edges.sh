@@ -126,6 +126,22 @@ systemctl kill --kill-whom=main slow
 eventually 15 rests slow
 assert_eq "began ended began ended" "$(xargs -a /tmp/log/slow)" "asked once, however often holmctl is"
 
+# ---- a stop before holmd has answered at all, which it does not need
+unit early "$run --name early busybox sleep 1000"
+holmd=$(property holmd MainPID)
+kill -STOP "$holmd"
+systemctl start early
+sleep 0.5
+start=$EPOCHREALTIME
+systemctl stop early
+awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a < 5) }' || fail "it waited for holmd: $start $EPOCHREALTIME"
+assert_eq "inactive success" "$(state early) $(property early Result)" "a good end"
+kill -CONT "$holmd"
+systemctl start early
+eventually 10 shows early running
+systemctl stop early
+eventually 15 free early
+
 # ---- storms
 unit storm 'Restart=on-failure' 'RestartSec=0' "$run --name storm -v /tmp/log:/log busybox sh -c 'echo x >>/log/storm; test \$\$(wc -l </log/storm) -gt 10'"
 systemctl start storm
@@ -141,6 +157,20 @@ done
 eventually 20 shows killed running
 systemctl stop killed
 eventually 15 free killed
+
+# Without --replace too: its last run is on its way out.
+unit left 'Restart=always' 'RestartSec=0' "$run --name left --init --stop-timeout 1 busybox sh -c 'trap \"\" TERM; $forever'"
+systemctl start left
+for _ in 1 2; do
+    eventually 20 shows left running
+    sleep 0.3
+    systemctl kill --kill-whom=main -s KILL left
+    eventually 5 shows left stopping
+done
+eventually 20 shows left running
+assert_eq 2 "$(property left NRestarts)" "one start each"
+systemctl stop left
+eventually 15 free left
 
 # ---- input from anywhere
 echo "input $RANDOM" >/tmp/input
