@@ -48,6 +48,10 @@ bench: build ## the benchmarks beside the peers, in one boot of the test host
 torture: build ## N power cuts (200) of test hosts in a storm of work, all that was acknowledged looked after each: make torture N=50 SEED=7
 	@N='$(N)' SEED='$(SEED)' GUESTS='$(GUESTS)' $(host)/torture/torture
 
+.PHONY: shutdowns
+shutdowns: build ## N real shutdowns (20) of three tiers of containers, the order of each looked at: make shutdowns N=20 VM_SUITE=trixie
+	@HOLM_ROUNDS='$(or $(N),20)' $(host)/run-cases 97-order
+
 .PHONY: vm
 vm: vm-ready ## a root shell in the test host, with Holm installed and running
 	@$(call with_status,$(host)/vm shell)

@@ -25,7 +25,8 @@ async fn a_scope_is_as_the_design_wants_it() {
         ("DefaultDependencies", "no"),
         ("Conflicts", ""),
         ("Before", ""),
-        ("After", "holm.slice holmd.service"),
+        ("After", "holm.slice"),
+        ("KillSignal", "23"),
         ("Slice", "holm.slice"),
         ("Delegate", "yes"),
         ("CollectMode", "inactive-or-failed"),
@@ -50,7 +51,10 @@ async fn a_container_wanted_by_a_unit_is_ordered_by_it() {
     let scope = systemd.start(&request).await.unwrap();
     assert_eq!(show(&scope, "Conflicts"), "shutdown.target");
     assert_eq!(show(&scope, "Before"), "dbus.service shutdown.target");
-    assert_eq!(show(&scope, "After"), "holm.slice holmd.service");
+    let after = show(&scope, "After");
+    for unit in ["holmd.service", "holm-shutdown.service", "holm.slice", "dbus.socket"] {
+        assert!(after.split(' ').any(|found| found == unit), "{unit}: {after}");
+    }
 }
 
 #[tokio::test]
@@ -151,7 +155,7 @@ async fn our_slice_lives_through_the_first_instant_of_a_shutdown_and_others_do_n
     assert_eq!(systemd.slice_stopped_at_shutdown("system.slice").await.unwrap(), None);
     let found = systemd.slice_stopped_at_shutdown("machine.slice").await.unwrap();
     assert_eq!(found.as_deref(), Some("machine.slice"));
-    assert!(!systemd.shutting_down().await.unwrap());
+    assert_eq!(systemd.system_end().await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -266,9 +270,9 @@ fn request_of(name: &str) -> ScopeRequest {
         slice: "holm.slice".to_owned(),
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
-        stop_by_monitor: false,
         wanted_by: None,
         log: Default::default(),
+        survive_soft_reboot: false,
     }
 }
 

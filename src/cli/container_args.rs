@@ -135,6 +135,9 @@ pub(crate) struct ContainerArgs {
     /// Count only the tries of so much time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, requires = "restart")]
     restart_limit_interval: Option<Usec>,
+    /// Run on when only the system's userspace is rebooted (systemctl soft-reboot)
+    #[arg(long)]
+    survive_soft_reboot: bool,
     /// A note on the container
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -252,6 +255,7 @@ impl ContainerArgs {
             restart_max_delay_usec: self.restart_max_delay,
             restart_limit: self.restart_limit.or(self.restart.and_then(|restart| restart.limit)),
             restart_limit_interval_usec: self.restart_limit_interval,
+            survive_soft_reboot: self.survive_soft_reboot,
             labels: labels(&self.label),
             cap_add: capabilities(&self.cap_add),
             cap_drop: capabilities(&self.cap_drop),

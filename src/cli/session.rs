@@ -16,7 +16,7 @@ use super::exit::{self, Status};
 use super::notify;
 use super::output;
 use super::terminal::{self, Terminal};
-use crate::client::{ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
+use crate::client::{Client, ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::{Exit, Service};
 use crate::sys::{proc, signal};
 
@@ -32,8 +32,8 @@ pub(crate) struct Streams {
 /// Who runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Payload {
-    /// A container.
-    Container(ContainerProxy<'static>),
+    /// A container, and the way to it without the daemon.
+    Container(ContainerProxy<'static>, Client, String),
     /// A process that exec started.
     Process(ProcessProxy<'static>),
 }
@@ -267,20 +267,31 @@ impl Payload {
     fn kill(&self, signal: i32) {
         let payload = self.clone();
         tokio::spawn(async move {
-            let sent = match payload {
+            let sent = match &payload {
                 // An init takes these for something else: SIGINT for a wish to reboot.
-                Self::Container(container)
+                Self::Container(container, ..)
                     if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
                         && container.boot().await.unwrap_or(false) =>
                 {
                     container.stop(&HashMap::new()).await.map(drop)
                 }
-                Self::Container(container) => container.kill("leader", signal).await,
+                Self::Container(container, ..) => container.kill("leader", signal).await,
                 Self::Process(process) => process.kill("leader", signal).await,
             };
-            // It may have ended meanwhile, which the monitor tells; but that we may not is news.
-            if let Err(error @ ClientError::AccessDenied { .. }) = sent.map_err(ClientError::from) {
-                exit::report(&error.into());
+            match (sent.map_err(ClientError::from), &payload) {
+                // It may have ended meanwhile, which the monitor tells; but that we may not is news.
+                (Err(error @ ClientError::AccessDenied { .. }), _) => {
+                    exit::report(&error.into());
+                }
+                (
+                    Err(ClientError::NoDaemon { .. } | ClientError::NoAnswer { .. } | ClientError::Bus(_)),
+                    Self::Container(_, client, name),
+                ) if signal == libc::SIGTERM => {
+                    if let Err(error) = client.stop_by_systemd(name).await {
+                        exit::report(&error.into());
+                    }
+                }
+                _ => {}
             }
         });
     }

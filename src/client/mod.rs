@@ -118,6 +118,18 @@ impl Client {
         Ok(objects.into_iter().map(|(path, interfaces)| (path.to_string(), own(interfaces))).collect())
     }
 
+    /// Has systemd ask a container's monitor to stop it politely, for when the daemon is away: SIGURG to all of its scope, which
+    /// only the monitor heeds.
+    pub async fn stop_by_systemd(&self, container: &str) -> Result<(), ClientError> {
+        const SYSTEMD: &str = "org.freedesktop.systemd1";
+        let arguments = (format!("holm-{container}.scope"), "all", libc::SIGURG);
+        let path = "/org/freedesktop/systemd1";
+        self.bus
+            .call_method(Some(SYSTEMD), path, Some("org.freedesktop.systemd1.Manager"), "KillUnit", &arguments)
+            .await?;
+        Ok(())
+    }
+
     /// Lets signals through; see [`Signals`]. Nothing is awaited from the bus.
     pub async fn signals(&self, rules: &[Rule<'_>]) -> Result<Signals, ClientError> {
         Signals::open(&self.bus, rules).await

@@ -83,6 +83,8 @@ pub struct CreateOptions {
     pub restart_limit: Option<u32>,
     /// Within which time.
     pub restart_limit_interval_usec: Option<Usec>,
+    /// Whether it runs on over a soft-reboot.
+    pub survive_soft_reboot: bool,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capabilities to add.
@@ -133,6 +135,7 @@ impl CreateOptions {
         dict.some("RestartMaxDelayUSec", self.restart_max_delay_usec);
         dict.some("RestartLimit", self.restart_limit);
         dict.some("RestartLimitIntervalUSec", self.restart_limit_interval_usec);
+        dict.flag("SurviveSoftReboot", self.survive_soft_reboot);
         dict.some("Labels", Some(self.labels).filter(|labels| !labels.is_empty()));
         dict.list("CapabilitiesAdd", self.cap_add);
         dict.list("CapabilitiesDrop", self.cap_drop);

@@ -3,6 +3,7 @@
 mod logging;
 mod offline;
 mod options;
+mod shutdown;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,13 +15,13 @@ use tracing::{debug, error, info, warn};
 
 use self::options::Command;
 use crate::config::{Config, ConfigError};
-use crate::dbus::{self, SystemState};
+use crate::dbus;
 use crate::engine::{Engine, EngineError, Parts, Settings};
 use crate::records::{RecordError, Store};
 use crate::runtime::{InitImage, LaunchError};
 use crate::storage::{self, DeviceSet, StorageError};
 use crate::sys::sender;
-use crate::systemd::{Machined, Scopes, Systemd, SystemdError, notify};
+use crate::systemd::{Machined, Machines, Scopes, Systemd, SystemdError, notify};
 
 /// Until reboot; made by the unit's RuntimeDirectory=.
 const RUNTIME_DIRECTORY: &str = "/run/holm";
@@ -83,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(roots) => check_config(&roots),
         Command::Salvage(roots) => offline::salvage(&roots),
         Command::Adopt(roots) => offline::adopt(&roots),
+        Command::Shutdown(roots) => shutdown::instead(&roots),
         Command::Run(roots) => run(&roots),
     };
     match result {
@@ -106,15 +108,16 @@ fn run(roots: &[std::path::PathBuf]) -> Result<(), DaemonError> {
     let stored = notify::take_stored().map_err(DaemonError::Notify)?;
     let config = Config::load(roots)?;
     logging::start(config.log.level).map_err(DaemonError::Logging)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(DaemonError::Runtime)?;
+    let runtime = runtime()?;
     let result = runtime.block_on(serve(config, stored));
     // A thread that hangs in the kernel must not keep a daemon alive that has nothing more to do.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).enable_all().build().map_err(DaemonError::Runtime)
 }
 
 /// The work is waiting, for the disk, the bus and systemd: two threads carry any number of containers.
@@ -124,7 +127,8 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
     let connection = dbus::connect(zbus::connection::Builder::system()).await.map_err(DaemonError::Bus)?;
     let systemd = Systemd::connect(&connection).await?;
     warn_about_slice(&systemd, &config.containers.slice).await;
-    let engine = open_engine(&config, &connection, Arc::clone(&systemd), stored).await?;
+    let machined = Machined::connect(&connection).await?;
+    let engine = open_engine(&config, systemd.clone(), machined, stored).await?;
     let mut server = dbus::serve(engine.clone(), &connection, features(&engine)).await?;
     let name = connection.request_name_with_flags(BUS_NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE).await.map_err(
         |error| match error {
@@ -140,20 +144,19 @@ async fn serve(config: Config, stored: Vec<(String, std::os::fd::OwnedFd)>) -> R
         // Asked through the bus connection that requests come through.
         tokio::spawn(notify::answer_watchdog(every, move || {
             let systemd = Arc::clone(&systemd);
-            async move { systemd.shutting_down().await.is_ok() }
+            async move { systemd.system_end().await.is_ok() }
         }));
     }
     wait_for_end(&engine, &mut server).await?;
-    stop(&engine, &systemd, &server).await
+    shutdown::stop(&engine, &systemd, &server).await
 }
 
 async fn open_engine(
     config: &Config,
-    connection: &zbus::Connection,
-    systemd: Arc<Systemd>,
+    scopes: Arc<dyn Scopes>,
+    machines: Arc<dyn Machines>,
     stored: Vec<(String, std::os::fd::OwnedFd)>,
 ) -> Result<Engine, DaemonError> {
-    let machined = Machined::connect(connection).await?;
     let devices = open_devices(config).await?;
     let parts = Parts {
         settings: Settings {
@@ -163,8 +166,8 @@ async fn open_engine(
             keep_runs: config.containers.keep_runs,
         },
         devices,
-        scopes: systemd,
-        machines: machined,
+        scopes,
+        machines,
         launcher: Arc::new(InitImage::load(&config.runtime.init_path)?),
         store: Store::open(&config.storage.directory, Path::new(RUNTIME_DIRECTORY))?,
         stored,
@@ -244,24 +247,4 @@ fn machined_sent_it() -> bool {
     let unit = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     let is_machined = |groups: String| groups.lines().any(|group| group.ends_with("/systemd-machined.service"));
     sender::sender_of_last_term().and_then(unit).is_some_and(is_machined)
-}
-
-/// At the system's end every container is stopped and every device deactivated. Otherwise, as for a restart or an
-/// upgrade, they are left alone.
-async fn stop(engine: &Engine, systemd: &Systemd, server: &dbus::Server) -> Result<(), DaemonError> {
-    engine.begin_shutdown();
-    // Not knowing, we leave them alone: systemd has its own last word at a shutdown.
-    let system_ends = systemd.shutting_down().await.unwrap_or(false);
-    if !system_ends {
-        info!(op = "daemon", "Stopping; containers run on.");
-        return notify::stopping("Stopping; containers run on.").map_err(DaemonError::Notify);
-    }
-    info!(op = "daemon", "The system is shutting down: stopping all containers.");
-    server.set_system_state(SystemState::Stopping);
-    notify::stopping("Stopping all containers.").map_err(DaemonError::Notify)?;
-    notify::with_more_time(engine.stop_all()).await;
-    if let Err(error) = engine.close_devices().await {
-        warn!(op = "daemon", "cannot give the pool back: {error}");
-    }
-    Ok(())
 }

@@ -12,7 +12,8 @@ use crate::storage::{self, DriverChoice, Opened, StorageError};
 pub(super) const HELP: &str = "\
 holmd, the daemon of Holm: containers as systemd scopes on thin snapshots, over D-Bus as org.holm1
 
-Usage: holmd [--config-root DIR]... [--check-config | --salvage | --adopt | --version | --help]
+Usage: holmd [--config-root DIR]... [--check-config | --salvage | --adopt | --shutdown |
+             --version | --help]
 
   --config-root DIR  read DIR/holm.toml and DIR/holm.toml.d/*.toml instead of those in /usr/lib/holm
                      and /etc/holm; may be given more than once, later ones win
@@ -22,6 +23,8 @@ Usage: holmd [--config-root DIR]... [--check-config | --salvage | --adopt | --ve
   --adopt            take the configured block devices or pool over, which are not known to be Holm's, giving
                      up anything else that is on them; write what was found as JSON, and exit; people use
                      'holmctl device adopt'
+  --shutdown         at the end of the system, and only then: stop all containers and give the pool back, if
+                     no daemon has; holm-shutdown.service does it
 ";
 
 /// What the daemon is asked to do.
@@ -32,6 +35,7 @@ pub(super) enum Command {
     CheckConfig(Vec<PathBuf>),
     Salvage(Vec<PathBuf>),
     Adopt(Vec<PathBuf>),
+    Shutdown(Vec<PathBuf>),
     Run(Vec<PathBuf>),
 }
 
@@ -46,6 +50,7 @@ pub(super) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
             Some("--check-config") => command = Command::CheckConfig,
             Some("--salvage") => command = Command::Salvage,
             Some("--adopt") => command = Command::Adopt,
+            Some("--shutdown") => command = Command::Shutdown,
             Some("--config-root") => {
                 roots.push(PathBuf::from(arguments.next().ok_or("--config-root needs a directory")?));
             }

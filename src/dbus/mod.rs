@@ -90,7 +90,7 @@ pub struct Server {
     state: Arc<Latest<SystemState>>,
     publisher: JoinHandle<()>,
     watcher: JoinHandle<()>,
-    _room: Arc<Room>,
+    room: Arc<Room>,
 }
 
 /// What a connection is built with so that it takes calls; see [`connect`].
@@ -133,7 +133,7 @@ pub async fn serve(engine: Engine, connection: &Connection, features: Vec<String
         Publisher { truth: engine, connection: connection.clone(), table, tree, pool, door, ended: VecDeque::new() };
     publisher.reconcile().await?;
     let publisher = tokio::spawn(publisher.run(events, waiters));
-    Ok(Server { connection: connection.clone(), state, publisher, watcher, _room: room })
+    Ok(Server { connection: connection.clone(), state, publisher, watcher, room })
 }
 
 /// The objects that never go.
@@ -173,6 +173,11 @@ impl Server {
                 tracing::warn!("cannot tell the bus that SystemState changed, ignoring: {error}");
             }
         });
+    }
+
+    /// Waits until all that has happened so far is on the bus.
+    pub async fn settled(&self) {
+        self.room.settled().await;
     }
 
     /// Waits until something of the server breaks, which leaves the daemon nothing to do but to end.

@@ -181,6 +181,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
         start_timeout_usec: options.take("StartTimeoutUSec")?,
         health: health(options)?,
+        survive_soft_reboot: options.flag("SurviveSoftReboot")?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
         capabilities: capabilities(options)?,
         no_new_privileges: options.take("NoNewPrivileges")?,

@@ -69,7 +69,16 @@ impl Cgroup {
 
     /// Whether the whole scope was frozen, as `systemctl freeze` does, and its monitor with it: not by us.
     pub(super) fn is_frozen_from_outside(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+        is_asked_to_freeze(&self.path)
+    }
+
+    /// The units above the scope that are frozen, and with them all that is in them; the topmost first.
+    pub(super) fn frozen_slices(&self) -> Vec<String> {
+        let above = self.path.ancestors().skip(1).take_while(|group| *group != Path::new(MOUNT));
+        let frozen = above.filter(|group| is_asked_to_freeze(group));
+        let mut units: Vec<_> = frozen.filter_map(|group| group.file_name()?.to_str().map(str::to_owned)).collect();
+        units.reverse();
+        units
     }
 
     /// Waits until no process is left, the monitor and those of exec included. `TimedOut` after `limit`.
@@ -279,6 +288,10 @@ fn command_line(pid: u32) -> String {
     words.join(" ")
 }
 
+fn is_asked_to_freeze(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+}
+
 fn is_frozen(group: &Path) -> io::Result<bool> {
     Ok(says(&fs::read_to_string(group.join("cgroup.events"))?, "frozen 1"))
 }
@@ -367,6 +380,19 @@ mod tests {
         fs::create_dir(directory.path().join("payload/cgroup.freeze")).unwrap();
         assert!(cgroup.freeze().is_err());
         assert_eq!(fs::read_to_string(directory.path().join("exec-1/cgroup.freeze")).unwrap(), "0");
+    }
+
+    #[test]
+    fn frozen_slices_are_found_from_the_top() {
+        let directory = tempfile::tempdir().unwrap();
+        let scope = directory.path().join("a.slice/a-b.slice/a-b-c.slice/holm-web.scope");
+        fs::create_dir_all(&scope).unwrap();
+        for (group, frozen) in
+            [("a.slice", "1\n"), ("a.slice/a-b.slice", "0\n"), ("a.slice/a-b.slice/a-b-c.slice", "1\n")]
+        {
+            fs::write(directory.path().join(group).join("cgroup.freeze"), frozen).unwrap();
+        }
+        assert_eq!(Cgroup { path: scope }.frozen_slices(), ["a.slice", "a-b-c.slice"]);
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(super) fn define(
         ready: request.ready,
         start_timeout_usec: request.start_timeout_usec.map(|usec| if usec == 0 { patience::FOREVER } else { usec }),
         log_rate: request.log_rate,
+        survive_soft_reboot: request.survive_soft_reboot,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
     })
 }

@@ -81,6 +81,7 @@ use crate::model::{
 use crate::records::ContainerRecord;
 use crate::storage::AddOptions;
 use crate::sys::proc;
+use crate::systemd::SystemEnd;
 
 /// How much longer than the longest stop timeout the end of all containers may take: a start may be under way, and a kill
 /// takes its time.
@@ -343,28 +344,47 @@ impl Engine {
     /// Refuses whatever would start something, from now on.
     pub fn begin_shutdown(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.closed.notify_waiters();
+    }
+
+    /// Waits until no start is under way, at most this long.
+    pub async fn finish_starts(&self, limit: Duration) {
+        let mut events = self.subscribe();
+        let none = async {
+            while self.jobs().iter().any(|job| job.kind == JobKind::Start) {
+                // Every end is an event; the interval only covers a listener that fell behind.
+                let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
+            }
+        };
+        if tokio::time::timeout(limit, none).await.is_err() {
+            warn!(op = "daemon", "Starts that are under way are given up.");
+        }
     }
 
     /// Stops every container at once, each with its own signal and timeout, and returns when all rest. Takes as long as the
     /// longest, and not much longer: what cannot even be killed then (a process that hangs in the kernel) is left.
-    pub async fn stop_all(&self) {
+    ///
+    /// At the end of userspace alone those that are to survive that are left alone.
+    pub async fn stop_all(&self, end: SystemEnd) {
         // Nobody asked for these stops: what always runs comes back with the system.
         self.inner.system_ends.store(true, Ordering::Release);
         let mut events = self.subscribe();
-        let active: Vec<_> = self.containers().into_iter().filter(|view| view.status.is_active()).collect();
+        let survives = |view: &ContainerView| end == SystemEnd::Userspace && view.spec.survive_soft_reboot;
+        let ends = |view: &ContainerView| view.status.is_active() && !survives(view);
+        let active: Vec<_> = self.containers().into_iter().filter(&ends).collect();
         for view in &active {
             // One that has just been removed needs no stop.
             let _ = self.stop(view.name(), StopOptions::default());
         }
         let longest = active.iter().map(|view| view.spec.stop.timeout()).max().unwrap_or_default();
         let all_rest = async {
-            while self.containers().iter().any(|view| view.status.is_active()) {
+            while self.containers().iter().any(&ends) {
                 // Every end is an event; the interval only covers a listener that fell behind.
                 let _ = tokio::time::timeout(Duration::from_secs(1), events.recv()).await;
             }
         };
         if tokio::time::timeout(longest.saturating_add(STOP_ALL_MARGIN), all_rest).await.is_err() {
-            let left = self.containers().into_iter().filter(|view| view.status.is_active());
+            let left = self.containers().into_iter().filter(&ends);
             let names: Vec<_> = left.map(|view| view.spec.name.to_string()).collect();
             warn!(op = "daemon", "Cannot be stopped, and are left: {}.", names.join(", "));
         }

@@ -1,7 +1,7 @@
 //! How a run ended: from what the monitor wrote, and what was asked for, to what is remembered and shown. Pure but for
 //! the clock, where nobody else noted the time.
 
-use crate::model::{Exit, ExitRecord, RunResult, Usec, now_usec};
+use crate::model::{Exit, ExitRecord, RunResult, StopCourse, Usec, now_usec};
 use crate::records::{LastRun, RunRecord};
 
 /// How a run ended, as the records keep it, by its number and when it began. `run`: absent when its record went with the machine. Without an exit record
@@ -12,7 +12,10 @@ pub(super) fn last_run(
     exit: Option<&ExitRecord>,
 ) -> LastRun {
     let oom_kills = exit.map_or(0, |exit| exit.oom_kills);
-    let forced = run.is_some_and(|run| run.forced);
+    // By us, or by systemd or its caller's end through the monitor.
+    let course = exit.map_or(StopCourse::None, |exit| exit.stop);
+    let forced = run.is_some_and(|run| run.forced) || course == StopCourse::Forced;
+    let stopping = run.is_some_and(|run| run.stopping) || course != StopCourse::None;
     let result = match exit {
         None => RunResult::Lost,
         // It was ended because it was not ready in time, whatever it made of that.
@@ -24,7 +27,7 @@ pub(super) fn last_run(
         started_usec,
         exit: exit.map(|exit| exit.exit),
         result,
-        failed: failed(result, run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked)),
+        failed: failed(result, stopping),
         stopped_usec: exit.map_or_else(now_usec, |exit| exit.exited_usec),
         oom_kills,
         figures: exit.map(|exit| exit.figures).unwrap_or_default(),
@@ -85,6 +88,8 @@ mod tests {
             leader_start: 0,
             started_usec: 1,
             stopping,
+            deadline_usec: None,
+            unheard: None,
             forced,
             held: false,
             unready: false,
@@ -103,7 +108,7 @@ mod tests {
             exited_usec: 5,
             oom_kills,
             figures: Default::default(),
-            stop_asked: false,
+            stop: StopCourse::None,
         }
     }
 
@@ -133,6 +138,18 @@ mod tests {
         let run = RunRecord { unready: true, given_up: true, ..run(true, false) };
         let last = last_run((3, 1), Some(&run), Some(&exit(Exit::Code(0), 0)));
         assert_eq!((last.result, last.failed), (RunResult::Timeout, true));
+    }
+
+    #[test]
+    fn a_stop_of_systemds_counts_as_one_of_ours() {
+        let ended = |number, stop| {
+            let exit = Exit::Signal { number, core_dumped: false };
+            last_run((3, 1), Some(&run(false, false)), Some(&ExitRecord { stop, ..self::exit(exit, 0) }))
+        };
+        let asked = ended(15, StopCourse::Asked);
+        assert_eq!((asked.result, asked.failed), (RunResult::Signal, false));
+        let forced = ended(9, StopCourse::Forced);
+        assert_eq!((forced.result, forced.failed), (RunResult::Timeout, true));
     }
 
     #[test]

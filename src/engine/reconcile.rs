@@ -6,8 +6,8 @@
 //! | none | there | | | it ended; the end is taken over |
 //! | there | there | | | it ended while nobody looked; the end is taken over, even if the monitor is still about to end |
 //! | there | none | lives | | it runs: watch the monitor |
-//! | there | none | gone | lives | it runs without a monitor: watch the leader; its exit status will be lost |
-//! | there | none | gone | gone | lost |
+//! | there | none | gone | lives | it runs without a monitor: watch the leader; how it ends only the kernel can tell |
+//! | there | none | gone | gone | what the kernel tells through the leader's pidfd, which the service manager kept; else lost |
 //!
 //! An exit record that cannot be read counts as none. A container whose run record cannot be read may be running, and one
 //! that runs but cannot be watched does: neither is shown, and its name stays taken.
@@ -21,11 +21,11 @@ use super::container::{Container, Request};
 use super::error::EngineError;
 use super::outcome::{belongs, in_words, last_run};
 use super::request::RunIo;
-use super::run::{Run, open_process};
+use super::run::{Run, asked_of_kernel, bare_record, open_process};
 use super::table::snapshot_device;
 use super::view::JobKind;
-use super::{Inner, container_device, restart};
-use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState, Ready, now_usec};
+use super::{Inner, container_device, restart, table};
+use crate::model::{DeviceId, DeviceState, ExitRecord, Lifetime, PoolState, Ready, StopCourse, now_usec};
 use crate::records::{ContainerRecord, Durability, RecordError, RunRecord};
 use crate::sys::proc;
 
@@ -61,11 +61,15 @@ fn container(engine: &Arc<Inner>, mut record: ContainerRecord) -> Result<(), Eng
         record.run = record.run.max(run.run);
         record.started_usec = record.started_usec.max(run.started_usec);
     }
-    let exit = belongs(read_exit(engine, &record), record.run);
+    let mut exit = belongs(read_exit(engine, &record), record.run);
     let found = run.as_ref().filter(|_| exit.is_none()).and_then(find_run);
     let running = match found {
         Some(found) => Some(adopt(engine, &record, found)?),
         None => {
+            // What nobody wrote down the kernel may tell.
+            if record.last.is_none_or(|last| last.run < record.run) && record.run > 0 {
+                exit = exit.or_else(|| ask_kernel(engine, &record));
+            }
             rest(engine, &mut record, run.as_ref(), exit.as_ref())?;
             engine.store.remove_run(&record.spec.id)?;
             None
@@ -169,6 +173,8 @@ fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<
         (None, None) => return Err(failed(std::io::ErrorKind::NotFound.into())),
     };
     let number = run.leader;
+    // Kept for this run still, by the service manager.
+    let stored = engine.stored_leader(&record.spec, run.run).is_some();
     let terminal = engine.stored_terminal(&record.spec);
     let unit = run.unit.clone();
     let notified = engine.stored_notified(&record.spec);
@@ -180,10 +186,22 @@ fn adopt(engine: &Arc<Inner>, record: &ContainerRecord, found: Found) -> Result<
         path: unit.into(),
         source,
     })?;
+    if stored {
+        adopted.handles.store_leader(|_| {});
+    } else {
+        table::keep_leader(&record.spec, &adopted);
+    }
     if number != 0 {
         engine.register_machine(&record.spec, number);
     }
     Ok(adopted)
+}
+
+/// Monitor and leader are gone without a word: how the leader ended, if the service manager has its pidfd and the kernel
+/// tells.
+fn ask_kernel(engine: &Inner, record: &ContainerRecord) -> Option<ExitRecord> {
+    let exit = engine.with_stored_leader(&record.spec, record.run, asked_of_kernel)??;
+    Some(bare_record(record.run, exit, 0))
 }
 
 /// There is no payload: takes over an end that nobody was there to see, and what its policy makes of that.
@@ -200,7 +218,7 @@ fn rest(
         record.note_end(last, engine.settings.keep_runs);
         info!(container = %record.spec.name, op = "reconcile", "ended while no daemon ran: {}", in_words(&last));
     }
-    let asked = run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop_asked);
+    let asked = run.is_some_and(|run| run.stopping) || exit.is_some_and(|exit| exit.stop != StopCourse::None);
     match record.last.filter(|_| unseen && run.is_some()) {
         Some(_) if asked => restart::let_rest(&mut record.restarts),
         Some(last) => {

@@ -61,6 +61,8 @@ pub struct CreateRequest {
     pub start_timeout_usec: Option<Usec>,
     /// How its health is checked.
     pub health: HealthRequest,
+    /// Whether it runs on over a soft-reboot.
+    pub survive_soft_reboot: bool,
     /// Notes.
     pub labels: BTreeMap<String, String>,
     /// Capability changes.

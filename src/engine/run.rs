@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::Timespec;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -12,13 +15,19 @@ use tokio::time::Instant;
 use super::cgroup::Cgroup;
 use super::patience;
 use super::request::Who;
-use crate::model::{ExitRecord, MonitorMessage, Notification, Signal, now_usec};
+use crate::model::{Exit, ExitRecord, MonitorMessage, Notification, Signal, StopCourse, now_usec};
 use crate::records::RunRecord;
 use crate::runtime::{Keeper, Launched};
 use crate::sys::pidfd;
 use crate::sys::proc;
 use crate::sys::readiness::Readiness;
 use crate::sys::socket;
+
+/// How long a parent may take to reap; the service manager does it at once.
+const REAPED: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long a container must live for its leader to be handed to the service manager: nothing of that is on the way of
+/// a start, and most of those that end at once cost it nothing.
+pub(super) const MOMENT: Duration = Duration::from_millis(50);
 
 /// What exists while a payload runs.
 #[derive(Debug)]
@@ -49,6 +58,17 @@ pub(super) struct Handles {
     pub(super) cgroup: Cgroup,
     /// The master of the payload's terminal.
     pub(super) terminal: Option<OwnedFd>,
+    /// Whether the service manager has the leader's pidfd.
+    stored: Mutex<Stored>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Stored {
+    #[default]
+    No,
+    Yes,
+    /// The run is over.
+    NoMore,
 }
 
 impl Run {
@@ -69,7 +89,7 @@ impl Run {
     ) -> std::io::Result<Self> {
         let notified = notified.map(listening).transpose()?;
         let cgroup = Cgroup::new(Path::new(&record.control_group));
-        let handles = Arc::new(Handles { leader, cgroup, terminal });
+        let handles = Arc::new(Handles { leader, cgroup, terminal, stored: Mutex::default() });
         Ok(Self {
             record,
             handles,
@@ -130,17 +150,7 @@ impl Run {
     /// asked once.
     pub(super) fn told(&self) -> Option<ExitRecord> {
         let (exit, oom_kills) = self.keeper.as_ref()?.ended()?;
-        let (version, run) = (ExitRecord::VERSION, self.record.run);
-        Some(ExitRecord {
-            version,
-            run,
-            exit,
-            reboot: false,
-            exited_usec: now_usec(),
-            oom_kills,
-            figures: Default::default(),
-            stop_asked: false,
-        })
+        Some(bare_record(self.record.run, exit, oom_kills))
     }
 
     /// With the monitor gone: whether the payload runs on, and if so, watches its leader from now on.
@@ -169,7 +179,50 @@ fn listening(socket: OwnedFd) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
+/// A record of an end that has just been seen, without figures.
+pub(super) fn bare_record(run: u64, exit: Exit, oom_kills: u64) -> ExitRecord {
+    ExitRecord {
+        version: ExitRecord::VERSION,
+        run,
+        exit,
+        reboot: false,
+        exited_usec: now_usec(),
+        oom_kills,
+        figures: Default::default(),
+        stop: StopCourse::None,
+    }
+}
+
+/// How an ended process ended, if the kernel tells. A moment is given to its parent to reap it: the service manager, when
+/// the monitor was killed.
+pub(super) fn asked_of_kernel(process: &OwnedFd) -> Option<Exit> {
+    let reaped = pidfd::wait_until_reaped(process, REAPED);
+    let told = reaped.and_then(|_| pidfd::exit_status(process));
+    match told {
+        Ok(status) => Exit::from_wait_status(status?),
+        Err(error) => {
+            tracing::debug!("cannot ask the kernel how a process ended: {error}, ignoring");
+            None
+        }
+    }
+}
+
 impl Handles {
+    /// Does `store` with the leader's pidfd, unless the run is over.
+    pub(super) fn store_leader(&self, store: impl FnOnce(&OwnedFd)) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Stored::No, Some(leader)) = (&*stored, &self.leader) {
+            store(leader);
+            *stored = Stored::Yes;
+        }
+    }
+
+    /// The run is over: whether the pidfd was stored. It is not from now on.
+    pub(super) fn stop_storing(&self) -> bool {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *stored, Stored::NoMore) == Stored::Yes
+    }
+
     /// Sends a signal to the leader, or to every process of the payload.
     pub(super) fn signal(&self, who: Who, signal: Signal) -> std::io::Result<()> {
         match who {

@@ -57,6 +57,8 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         leader_start: 0,
         started_usec: record.started_usec,
         stopping: false,
+        deadline_usec: None,
+        unheard: None,
         forced: false,
         held: false,
         unready: spec.ready != Ready::Exec,
@@ -82,6 +84,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
     if let Some(terminal) = &run.handles.terminal {
         table::keep_terminal(spec, terminal);
     }
+    table::keep_leader(spec, &run);
     engine.register_machine(spec, run.record.leader);
     if spec.boot
         && let Err(error) = engine.machines.show(&spec.name, &spec.id, run.record.leader)
@@ -120,6 +123,13 @@ async fn make_scope(
     wanted_by: Option<&WantedBy>,
 ) -> Result<(PendingMonitor, Scope, Steps), EngineError> {
     let spec = &record.spec;
+    if let Some(wanted_by) = wanted_by.filter(|_| spec.survive_soft_reboot) {
+        let message = format!(
+            "{}, which it is run by, is stopped at a soft-reboot: run it detached to survive one",
+            wanted_by.unit
+        );
+        return Err(EngineError::InvalidConfig(message));
+    }
     let mut steps = Steps::begin();
     let monitor = engine.launcher.spawn_monitor()?;
     steps.lap("SpawnMonitor");
@@ -130,11 +140,16 @@ async fn make_scope(
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
         limits: limits(spec, wanted_by),
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
-        stop_by_monitor: spec.boot,
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
         log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
+        survive_soft_reboot: spec.survive_soft_reboot,
     };
-    let scope = engine.scopes.start(&request).await?;
+    let scope = tokio::select! {
+        biased;
+        scope = engine.scopes.start(&request) => scope?,
+        // It is ordered after our own unit: systemd would let it wait for our end, and we for it.
+        () = engine.closing(), if request.wanted_by.is_some() => return Err(EngineError::ShuttingDown),
+    };
     steps.lap("Start");
     Ok((monitor, scope, steps))
 }
@@ -255,13 +270,14 @@ fn plan(record: &ContainerRecord, io: &RunIo) -> LaunchPlan {
         network: spec.network,
         read_only: spec.read_only,
         mounts: spec.mounts.clone(),
-        stop_signal: spec.stop.signal,
+        stop: spec.stop,
+        survive_soft_reboot: spec.survive_soft_reboot,
         terminal_size: io.terminal_size,
         fd_names: io.passed.iter().map(|passed| passed.name.clone()).collect(),
         credentials: io.credentials.iter().map(|credential| credential.name.clone()).collect(),
         notify: io.notify || spec.ready == Ready::Notify,
         notify_caller: io.notify,
-        stop_with_caller: io.wanted_by.as_ref().map(|_| spec.stop.timeout_usec),
+        stop_with_caller: io.wanted_by.is_some(),
     }
 }
 

@@ -20,6 +20,7 @@ use super::error::EngineError;
 use super::events::Events;
 use super::exec::Processes;
 use super::jobs::Jobs;
+use super::run::{self, Run};
 use super::steps::Steps;
 use super::view::{ContainerView, Event, ImageView};
 use super::{Engine, pressure, reconcile};
@@ -84,6 +85,8 @@ pub(super) struct Inner {
     pub(super) system_ends: AtomicBool,
     /// Whether containers may be started that nobody asks for at this moment.
     pub(super) restarts_begun: watch::Sender<bool>,
+    /// Told when `closing` becomes true.
+    pub(super) closed: tokio::sync::Notify,
     /// Held by whatever changes images.
     pub(super) image_changes: tokio::sync::Mutex<()>,
     /// `None`: the name is reserved by a creation or a renaming that is under way.
@@ -113,6 +116,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             system_ends: AtomicBool::new(false),
             restarts_begun: watch::Sender::new(false),
+            closed: tokio::sync::Notify::new(),
             image_changes: tokio::sync::Mutex::default(),
             containers: RwLock::default(),
             images: Mutex::default(),
@@ -162,6 +166,16 @@ impl Inner {
     /// Whether stops are because the system ends, and not because somebody asked for them.
     pub(super) fn system_ends(&self) -> bool {
         self.system_ends.load(Ordering::Acquire)
+    }
+
+    /// Completes when the daemon's end has begun.
+    pub(super) async fn closing(&self) {
+        let mut closed = std::pin::pin!(self.closed.notified());
+        // Before the look: what is told after it is not missed.
+        closed.as_mut().enable();
+        if !self.closing.load(Ordering::Acquire) {
+            closed.await;
+        }
     }
 
     /// A container by name.
@@ -339,6 +353,23 @@ impl Inner {
         self.take_stored(&notified_name(spec))
     }
 
+    /// The pidfd of the run's leader that an earlier daemon kept.
+    pub(super) fn stored_leader(&self, spec: &ContainerSpec, run: u64) -> Option<OwnedFd> {
+        self.take_stored(&leader_name(spec, run))
+    }
+
+    /// Looks at it without taking it: what is not taken is given back when all containers are known.
+    pub(super) fn with_stored_leader<T>(
+        &self,
+        spec: &ContainerSpec,
+        run: u64,
+        look: impl FnOnce(&OwnedFd) -> T,
+    ) -> Option<T> {
+        let wanted = leader_name(spec, run);
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.iter().find(|(name, _)| *name == wanted).map(|(_, leader)| look(leader))
+    }
+
     fn take_stored(&self, wanted: &str) -> Option<OwnedFd> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         let index = stored.iter().position(|(name, _)| name == wanted)?;
@@ -459,6 +490,35 @@ pub(super) fn release_notified(spec: &ContainerSpec) {
 
 fn notified_name(spec: &ContainerSpec) -> String {
     format!("notify-{}", spec.id)
+}
+
+/// The name under which the service manager keeps the pidfd of a run's leader.
+fn leader_name(spec: &ContainerSpec, run: u64) -> String {
+    format!("leader-{}-{run}", spec.id)
+}
+
+/// Lets the service manager keep the leader's pidfd over a death of the daemon, a moment from now: should the monitor be
+/// killed as well, the kernel tells through it how the leader ended.
+pub(super) fn keep_leader(spec: &ContainerSpec, run: &Run) {
+    let (spec, number, handles) = (spec.clone(), run.record.run, Arc::clone(&run.handles));
+    tokio::spawn(async move {
+        tokio::time::sleep(run::MOMENT).await;
+        handles.store_leader(|leader| {
+            if let Err(error) = notify::store(&leader_name(&spec, number), leader) {
+                warn!(container = %spec.name, op = "start", "the service manager does not keep the leader: {error}, ignoring");
+            }
+        });
+    });
+}
+
+/// Gives it back.
+pub(super) fn release_leader(spec: &ContainerSpec, run: &Run) {
+    if !run.handles.stop_storing() {
+        return;
+    }
+    if let Err(error) = notify::forget(&leader_name(spec, run.record.run)) {
+        warn!(container = %spec.name, op = "end", "the service manager keeps the leader: {error}, ignoring");
+    }
 }
 
 /// The one place where blocking work leaves the async world.

@@ -99,6 +99,9 @@ pub struct ContainerSpec {
     /// versions.
     #[serde(default)]
     pub start_timeout_usec: Option<Usec>,
+    /// Whether it runs on when only the system's userspace is started anew. Absent in records of older versions.
+    #[serde(default)]
+    pub survive_soft_reboot: bool,
     /// The caller's notes.
     pub labels: BTreeMap<String, String>,
 }

@@ -73,10 +73,22 @@ pub struct ExitRecord {
     pub oom_kills: u64,
     /// The cgroup's last figures.
     pub figures: Figures,
-    /// Whether systemd had asked the monitor to stop, as `systemctl stop` of the scope has it do. Absent in records of
-    /// older versions.
+    /// What the monitor itself did towards the end, asked by systemd. Absent in records of older versions.
     #[serde(default)]
-    pub stop_asked: bool,
+    pub stop: StopCourse,
+}
+
+/// How far a stop went that a monitor was asked for by systemd, and not by holmd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopCourse {
+    /// Nobody asked for one.
+    #[default]
+    None,
+    /// It passed the stop signal on.
+    Asked,
+    /// The stop timeout passed after that, and it killed everything.
+    Forced,
 }
 
 impl ExitRecord {
@@ -171,9 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_record_of_a_version_that_knew_no_reboots_is_read() {
-        let text = r#"{"version":1,"run":3,"exit":{"code":0},"exited_usec":5,"oom_kills":0,"figures":{}}"#;
-        assert!(!serde_json::from_str::<ExitRecord>(text).unwrap().reboot);
+    fn a_record_of_an_older_version_is_read() {
+        let old = r#"{"version": 1, "run": 3, "exit": {"code": 7}, "exited_usec": 5, "oom_kills": 0,
+            "figures": {"cpu_usec": 1, "memory_peak": null, "tasks_peak": null, "io_read": null, "io_written": null}}"#;
+        let record: ExitRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((record.exit, record.stop, record.reboot), (Exit::Code(7), StopCourse::None, false));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use container::{
 };
 pub use device::{DeviceInfo, DeviceState, Driver, FileSystem, PoolState, PoolStatus};
 pub use error::ErrorCode;
-pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult};
+pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult, StopCourse};
 pub use health::{Checked, Health, HealthAction, HealthCheck, HealthState};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{self, Durability, RecordError};
 use crate::model::{
-    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, HealthState, ImageInfo, ImageName, RunResult, SnapshotName,
-    Usec,
+    ContainerId, ContainerSpec, Exit, ExitRecord, Figures, HealthState, ImageInfo, ImageName, RunResult, Signal,
+    SnapshotName, Usec,
 };
 
 /// A container as it is remembered for ever.
@@ -109,6 +109,13 @@ pub struct RunRecord {
     pub started_usec: Usec,
     /// Whether a stop was asked for.
     pub stopping: bool,
+    /// When it is killed if it has not ended by then, in µs since boot (CLOCK_BOOTTIME); absent when no stop was asked for, and
+    /// in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_usec: Option<u64>,
+    /// The stop signal, while the leader does not take it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheard: Option<Signal>,
     /// Whether its stop timeout passed and it was killed.
     pub forced: bool,
     /// Whether it is frozen because the pool has no room, and to be thawed when it has.
@@ -365,6 +372,7 @@ mod tests {
                 ready: Default::default(),
                 log_rate: None,
                 start_timeout_usec: None,
+                survive_soft_reboot: false,
                 labels: Default::default(),
             },
             created_usec: 1,

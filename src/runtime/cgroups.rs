@@ -30,6 +30,13 @@ impl Scope {
         Ok(Self { scope, payload })
     }
 
+    /// Has the last sweep of a soft-reboot spare what lives here. systemd marks the scope itself, but the sweep looks at the
+    /// group that a process is in, and at none above.
+    pub(super) fn mark_survivor(&self) -> io::Result<()> {
+        self.scope.child(SUPERVISOR)?.set_attribute(SURVIVOR, b"1")?;
+        self.payload.set_attribute(SURVIVOR, b"1")
+    }
+
     /// Where the container's processes are made.
     pub(super) fn payload(&self) -> &Cgroup {
         &self.payload
@@ -40,6 +47,14 @@ impl Scope {
         for part in self.parts() {
             // What cannot be killed any more is gone.
             let _ = part.1.kill();
+        }
+    }
+
+    /// Lets everything but the monitor go on, whoever has frozen it.
+    pub(super) fn thaw_payload(&self) {
+        for part in self.parts() {
+            // What is gone needs no thawing.
+            let _ = part.1.write("cgroup.freeze", "0");
         }
     }
 
@@ -68,6 +83,8 @@ impl Scope {
     }
 }
 
+/// systemd's mark (SurviveFinalKillSignal= in systemd.unit(5)).
+const SURVIVOR: &str = "user.survive_final_kill_signal";
 const SUPERVISOR: &str = "supervisor";
 const PAYLOAD: &str = "payload";
 
@@ -84,6 +101,9 @@ impl ExecCgroup {
     pub(super) fn make(scope: OwnedFd, name: &str) -> io::Result<Self> {
         let scope = Cgroup::from_directory(scope)?;
         let cgroup = scope.make_child(name)?;
+        if scope.child(SUPERVISOR)?.has_attribute(SURVIVOR)? {
+            cgroup.set_attribute(SURVIVOR, b"1")?;
+        }
         Ok(Self { scope, name: name.to_owned(), cgroup })
     }
 

@@ -49,8 +49,12 @@ pub(super) fn keep(daemon: &MonitorEnd, plan: ExecPlan, fds: ExecFds, protection
     // Only now, because the move may take an RCU grace period (see `Scope::divide`). Without it the keeper would be counted to
     // holmd, which is untidy but works.
     let _ = cgroup.enter_supervisor();
-    let exit = wait(&child, &signals, || drop(cgroup.cgroup().kill()), Watched::default())
-        .map_err(|error| failed("Wait", &error))?;
+    let kill = |_| {
+        // If nothing is left to be killed the wait sees the end next.
+        let _ = cgroup.cgroup().kill();
+        None
+    };
+    let exit = wait(&child, &signals, kill, Watched::default()).map_err(|error| failed("Wait", &error))?;
     let oom_kills = cgroup.oom_kills();
     cgroup.close();
     client.exited(exit, oom_kills);

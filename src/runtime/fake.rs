@@ -14,7 +14,7 @@ use super::launch::Pending;
 use super::monitor::{End, end_of_system};
 use super::wire::{Failure, MonitorEnd, Order};
 use super::{LaunchError, Launcher, PendingExec, PendingMonitor, StepError, record};
-use crate::model::{Exit, ExitRecord, Process, now_usec};
+use crate::model::{Exit, ExitRecord, Process, StopCourse, now_usec};
 use crate::sys::{pidfd, socket};
 
 /// Starts monitors that are played.
@@ -118,7 +118,7 @@ impl Monitor {
                         exited_usec: now_usec(),
                         oom_kills: 0,
                         figures,
-                        stop_asked: false,
+                        stop: StopCourse::None,
                     };
                     record::write(directory, &record).unwrap();
                 });

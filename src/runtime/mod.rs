@@ -10,6 +10,7 @@
 //! | `launch.rs` | holmd | spawns the monitor, hands over plan and fds, waits for the exec |
 //! | `wire.rs` | both | the typed messages between them, and to the caller's own socket |
 //! | `monitor.rs` | holm-init | cgroups, clone3, waits, writes the exit record |
+//! | `stop.rs` | holm-init | a stop that systemd asks for, seen through |
 //! | `cgroups.rs`, `record.rs` | holm-init | the cgroups below the scope and their last figures; the exit record |
 //! | `console.rs` | holm-init | keeps the console of a whole system, and its output from piling up |
 //! | `notifier.rs` | holm-init | passes on what the payload says about itself |
@@ -43,6 +44,7 @@ mod plan;
 mod reaper;
 mod record;
 mod rootfs;
+mod stop;
 mod system;
 mod tie;
 mod user;
@@ -59,7 +61,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BindMount, ContainerId, ContainerName, ErrorCode, NetworkMode, Process, Signal};
+use crate::model::{BindMount, ContainerId, ContainerName, ErrorCode, NetworkMode, Process, StopPolicy};
 
 /// Everything the monitor needs to know to start a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,12 +84,14 @@ pub struct LaunchPlan {
     pub read_only: bool,
     /// Host paths mounted inside.
     pub mounts: Vec<BindMount>,
-    /// The signal that asks the leader to end, for when systemd asks the monitor (SIGTERM) to stop.
-    pub stop_signal: Signal,
+    /// How the leader is asked to end, and how long it may take, for when systemd asks the monitor to stop.
+    pub stop: StopPolicy,
+    /// Whether the last sweep of a soft-reboot spares it.
+    pub survive_soft_reboot: bool,
     /// Rows and columns of the terminal, if it gets one.
     pub terminal_size: Option<(u16, u16)>,
-    /// Whether the caller's end asks it to stop, and how long that may take before it is killed, in µs.
-    pub stop_with_caller: Option<u64>,
+    /// Whether the caller's end asks it to stop.
+    pub stop_with_caller: bool,
     /// The names of the descriptors that are passed on, in order; `LISTEN_FDNAMES` inside (C7).
     pub fd_names: Vec<String>,
     /// The names of the credentials, in order.

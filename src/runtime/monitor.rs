@@ -7,13 +7,12 @@
 //!
 //! It outlives holmd, and nothing in its wait depends on anybody: it ends when the leader has ended, never before.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
 
@@ -21,10 +20,11 @@ use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
 use super::notifier::Notifier;
-use super::tie::{Due, Tie};
+use super::stop::Stop;
+use super::tie::Tie;
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
-use crate::model::{Exit, ExitRecord, NetworkMode, Signal, now_usec};
+use crate::model::{Exit, ExitRecord, NetworkMode, StopCourse, now_usec};
 use crate::sys::process::{self, Child, Cloned, OomScore};
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::{pidfd, socket};
@@ -71,10 +71,13 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let steps = plan::launch_steps(&plan).map_err(|error| Failure::Step(error.into()))?;
     let signals = stop_signals().map_err(|error| failed("Signals", &error))?;
     let scope = Scope::divide(fds.cgroup).map_err(|error| failed("DivideScope", &error))?;
+    if plan.survive_soft_reboot {
+        scope.mark_survivor().map_err(|error| failed("MarkSurvivor", &error))?;
+    }
     watch.lap("DivideScope");
     let (ours, inits) = socket::packet_pair().map_err(|error| failed("Socket", &error))?;
-    let (run, boot, stop_signal, shown) = (plan.run, plan.boot, plan.stop_signal, plan.process.terminal);
-    let tie = tie_of(fds.client.as_ref(), plan.stop_with_caller).map_err(|error| failed("Tie", &error))?;
+    let (run, boot, policy, shown) = (plan.run, plan.boot, plan.stop, plan.process.terminal);
+    let tie = tie_of(fds.client.as_ref().filter(|_| plan.stop_with_caller)).map_err(|error| failed("Tie", &error))?;
     let named = plan.notify.then(Notifier::socket).transpose().map_err(|error| failed("Notify", &error))?;
     let listener = fds.client.as_ref().filter(|_| plan.notify_caller).map(OwnedFd::try_clone).transpose();
     let listener = listener.map_err(|error| failed("Notify", &error))?.map(|caller| ClientEnd::new(Some(caller)));
@@ -84,7 +87,7 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
         Cloned::Child => {
             let mut setup = Setup::new(plan.process, fds.stdio);
             setup.device = Some(fds.root);
-            setup.kept_blocked = boot.then_some(stop_signal);
+            setup.kept_blocked = boot.then_some(policy.signal);
             setup.notify = named;
             (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
             setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
@@ -124,13 +127,14 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     protection.take();
     let mut notifier = named.map(|socket| Notifier::new(socket, fds.notified, listener));
     let watched = Watched { console: console.as_mut(), tie, notifier: notifier.as_mut() };
-    let ended = wait_for_leader(&child, &signals, stop_signal, watched);
-    let (exit, stop_asked) = ended.map_err(|error| failed("Wait", &error))?;
+    let mut stop = Stop::new(&child, &scope, policy);
+    let exit = wait(&child, &signals, |wake| stop.go_on(wake), watched).map_err(|error| failed("Wait", &error))?;
+    let course = stop.course();
     console.iter_mut().for_each(Console::drain);
     // What it said last comes before its end.
     notifier.iter_mut().for_each(Notifier::go_on);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
-    finish(&scope, fds.record_dir, (run, stop_asked), end, |oom_kills| {
+    finish(&scope, fds.record_dir, (run, course), end, |oom_kills| {
         // A caller that follows a system follows it over its reboots; holmd has its socket too.
         if !end.reboot {
             client.exited(end.exit, oom_kills);
@@ -231,26 +235,10 @@ impl Protection {
     }
 }
 
-/// What systemd sends when it stops a scope: its KillSignal, which may be set to SIGURG so that only a monitor heeds it.
+/// SIGURG is what systemd sends when it stops a scope: its KillSignal, so that only a monitor heeds it. SIGTERM is what the
+/// system's last sweep sends to everybody (systemd-shutdown(8)), and what people send.
 pub(super) fn stop_signals() -> io::Result<SignalFd> {
     SignalFd::new(&[libc::SIGTERM, libc::SIGURG])
-}
-
-/// How the leader ended, and whether systemd or its caller had asked for that.
-fn wait_for_leader(
-    leader: &Child,
-    signals: &SignalFd,
-    stop_signal: Signal,
-    watched: Watched<'_>,
-) -> io::Result<(Exit, bool)> {
-    let asked = Cell::new(false);
-    let ask = || {
-        asked.set(true);
-        // It may have ended meanwhile: the wait sees that next.
-        let _ = pidfd::send_signal(leader.pidfd.as_fd(), stop_signal.number());
-    };
-    let exit = wait(leader, signals, ask, watched)?;
-    Ok((exit, asked.get()))
 }
 
 /// What is looked after while a payload runs.
@@ -261,20 +249,30 @@ pub(super) struct Watched<'a> {
     pub(super) notifier: Option<&'a mut Notifier>,
 }
 
-fn tie_of(caller: Option<&OwnedFd>, stop_timeout_usec: Option<u64>) -> io::Result<Option<Tie>> {
-    let Some((caller, usec)) = caller.zip(stop_timeout_usec) else { return Ok(None) };
-    Ok(Some(Tie::new(caller.try_clone()?, Duration::from_micros(usec))))
+fn tie_of(caller: Option<&OwnedFd>) -> io::Result<Option<Tie>> {
+    Ok(caller.map(OwnedFd::try_clone).transpose()?.map(Tie::new))
 }
 
-/// Waits for the end of a process; `asked_to_stop` is called for each stop signal meanwhile, and when its caller is gone.
+/// Why a wait was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// A stop signal came, or the caller is gone.
+    Asked,
+    /// The time is up that the last interruption asked for.
+    Time,
+}
+
+/// Waits for the end of a process. `interrupted` is called for each stop signal meanwhile, and when the caller is gone; it says
+/// after what time it wants to be called again.
 pub(super) fn wait(
     child: &Child,
     signals: &SignalFd,
-    asked_to_stop: impl Fn(),
+    mut interrupted: impl FnMut(Wake) -> Option<Duration>,
     mut watched: Watched<'_>,
 ) -> io::Result<Exit> {
     // For the long sleep: a thousand monitors should not matter.
     process::release_memory();
+    let mut due: Option<Instant> = None;
     loop {
         // No vector: the less code is run here, the less of it is in memory for as long as the payload lives.
         let nothing = || PollFd::new(&child.pidfd, PollFlags::empty());
@@ -285,8 +283,8 @@ pub(super) fn wait(
             watched.tie.as_ref().and_then(Tie::awaited).unwrap_or_else(nothing),
             watched.notifier.as_deref().map_or_else(nothing, Notifier::awaited),
         ];
-        let limit = watched.tie.as_ref().and_then(|tie| tie.limit(Instant::now()));
-        match rustix::event::poll(&mut events, limit.as_ref()) {
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        match rustix::event::poll(&mut events, left.and_then(|left| Timespec::try_from(left).ok()).as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -297,18 +295,19 @@ pub(super) fn wait(
         if let (true, Some(notifier)) = (notified, watched.notifier.as_deref_mut()) {
             notifier.go_on();
         }
-        match watched.tie.as_mut().map(|tie| tie.go_on(let_go, Instant::now())) {
-            Some(Due::Ask) => asked_to_stop(),
-            // It may have ended meanwhile: that is seen next.
-            Some(Due::Kill) => drop(pidfd::send_signal(child.pidfd.as_fd(), libc::SIGKILL)),
-            Some(Due::Nothing) | None => {}
-        }
         if ended {
             return Ok(exit_of(&process::reap(child.pidfd.as_fd())?));
         }
-        if signalled && signals.take()?.is_some() {
-            asked_to_stop();
+        if let (true, Some(tie)) = (let_go, &mut watched.tie) {
+            tie.let_go();
         }
+        let wake = match () {
+            () if let_go || (signalled && signals.take()?.is_some()) => Wake::Asked,
+            () if due.is_some_and(|due| due <= Instant::now()) => Wake::Time,
+            () => continue,
+        };
+        // What cannot be expressed is longer than anybody waits.
+        due = interrupted(wake).and_then(|again| Instant::now().checked_add(again));
     }
 }
 
@@ -322,15 +321,19 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 }
 
 /// Figures first, as the cgroup goes; then the record, before anybody is told; the disk last, so that nobody waits for it.
-fn finish(scope: &Scope, record_dir: OwnedFd, (run, stop_asked): (u64, bool), end: End, tell: impl FnOnce(u64)) {
+fn finish(
+    scope: &Scope,
+    record_dir: OwnedFd,
+    (run, stop): (u64, StopCourse),
+    End { exit, reboot }: End,
+    tell: impl FnOnce(u64),
+) {
     let exited_usec = now_usec();
     // The pid namespace died with its leader; this is for what joined the cgroups otherwise.
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
-    let End { exit, reboot } = end;
-    let record =
-        ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures, stop_asked };
+    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures, stop };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();

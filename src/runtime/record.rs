@@ -38,7 +38,7 @@ const TEMPORARY: &str = "exit.json.new";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Exit, Figures};
+    use crate::model::{Exit, Figures, StopCourse};
 
     #[test]
     fn the_record_is_whole_and_alone() {
@@ -53,7 +53,7 @@ mod tests {
                 exited_usec: 7,
                 oom_kills: 0,
                 figures: Figures { cpu_usec: Some(5), ..Figures::default() },
-                stop_asked: true,
+                stop: StopCourse::Asked,
             };
             write(fd(), &record).unwrap().sync().unwrap();
             let text = std::fs::read(directory.path().join(NAME)).unwrap();

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 
 /// A cgroup's directory.
 #[derive(Debug)]
@@ -87,6 +87,20 @@ impl Cgroup {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
+        }
+    }
+
+    /// Sets an extended attribute of the group (xattr(7); `user.` ones from Linux 5.7 on).
+    pub fn set_attribute(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::fsetxattr(&self.0, name, value, XattrFlags::empty())?)
+    }
+
+    /// Whether the group has an extended attribute.
+    pub fn has_attribute(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::fgetxattr(&self.0, name, &mut [0; 256]) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(errno.into()),
         }
     }
 

@@ -4,6 +4,8 @@
 pub mod block;
 pub mod capability;
 pub mod cgroup;
+#[cfg(feature = "daemon")]
+pub mod clock;
 pub mod dm;
 #[cfg(feature = "daemon")]
 pub mod ext4;

@@ -73,6 +73,30 @@ pub fn wait_any() -> i32 {
     }
 }
 
+/// Whether a signal would do anything to a process now. For the first process of a pid namespace the kernel drops what that
+/// neither catches nor has blocked to take later, but for KILL and STOP (pid_namespaces(7)).
+pub fn is_heard(pid: u32, signal: i32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(matches!(signal, libc::SIGKILL | libc::SIGSTOP) || !is_first(&status) || takes(&status, signal))
+}
+
+/// Its id as its own pid namespace sees it comes last.
+fn is_first(status: &str) -> bool {
+    field(status, "NSpid:").split_whitespace().last() == Some("1")
+}
+
+/// Bit n - 1 of a mask stands for signal n.
+fn takes(status: &str, signal: i32) -> bool {
+    let set = |key| u64::from_str_radix(field(status, key), 16).unwrap_or(0);
+    let bit = u32::try_from(signal - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0);
+    (set("SigBlk:") | set("SigCgt:")) & bit != 0
+}
+
+/// proc_pid_status(5): a key a line.
+fn field<'a>(status: &'a str, key: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(key)).map_or("", str::trim)
+}
+
 /// A descriptor that delivers blocked signals (signalfd(2)).
 #[derive(Debug)]
 pub struct SignalFd(OwnedFd);
@@ -137,5 +161,23 @@ fn empty_set() -> libc::sigset_t {
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         set.assume_init()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_taken_that_is_caught_or_blocked() {
+        let status = "Name:\tsh\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000000002\nSigCgt:\t8000000000004000\n";
+        let taken: Vec<_> = (1..=65).filter(|signal| takes(status, *signal)).collect();
+        assert_eq!(taken, [15, 17, 64]);
+    }
+
+    #[test]
+    fn only_the_first_process_of_a_namespace_is_deaf() {
+        assert!(is_first("NStgid:\t7\t1\nNSpid:\t4711\t1\n") && !is_first("NSpid:\t4711\n") && !is_first(""));
+        assert!(is_heard(std::process::id(), libc::SIGTERM).unwrap());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::model::{ContainerId, ContainerName, Limits};
 use crate::sys::proc;
 
-use super::{BoxFuture, Machine, Machines, Scope, ScopeRequest, Scopes, SystemdError};
+use super::{BoxFuture, Machine, Machines, Scope, ScopeRequest, Scopes, SystemEnd, SystemdError};
 
 /// Scopes in memory. A started one stays until [`FakeScopes::end`], or, with control groups, until its process ends.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct State {
     limits: Vec<(String, Limits)>,
     failures: VecDeque<SystemdError>,
     delay: Duration,
-    shutting_down: bool,
+    end: Option<SystemEnd>,
 }
 
 impl FakeScopes {
@@ -50,9 +50,9 @@ impl FakeScopes {
         self.state().delay = delay;
     }
 
-    /// What [`Scopes::shutting_down`] says from now on.
-    pub fn set_shutting_down(&self, shutting_down: bool) {
-        self.state().shutting_down = shutting_down;
+    /// What [`Scopes::system_end`] says from now on.
+    pub fn set_system_end(&self, end: Option<SystemEnd>) {
+        self.state().end = end;
     }
 
     /// A scope ends, as when its last process does.
@@ -150,8 +150,8 @@ impl Scopes for FakeScopes {
         Ok(())
     }
 
-    fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
-        Box::pin(async move { Ok(self.state().shutting_down) })
+    fn system_end(&self) -> BoxFuture<'_, Result<Option<SystemEnd>, SystemdError>> {
+        Box::pin(async move { Ok(self.state().end) })
     }
 }
 

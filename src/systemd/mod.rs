@@ -7,6 +7,7 @@
 //! | `properties.rs` | which properties a scope gets, and why |
 //! | `job.rs` | waiting for the end of a systemd job |
 //! | `bus.rs` | the manager's calls that are used, and its errors in our words |
+//! | `systemctl.rs` | [`Systemctl`]: systemd without a bus, at the end of the system |
 //! | `machined.rs` | [`Machined`]: containers in `machinectl list` |
 //! | `places.rs` | what of a machine is in the host's tree |
 //! | `journal.rs` | streams into the journal |
@@ -26,6 +27,7 @@ pub mod notify;
 mod places;
 mod properties;
 mod scope;
+mod systemctl;
 mod units;
 
 use std::future::Future;
@@ -36,6 +38,7 @@ use crate::model::{ContainerId, ContainerName, ErrorCode, Limits};
 
 pub use machined::{Machine, Machined};
 pub use scope::{Systemd, scope_name};
+pub use systemctl::Systemctl;
 pub use units::UnitLog;
 
 /// A future behind a pointer, so that [`Scopes`] can be a trait object.
@@ -67,8 +70,8 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// Forgets that of all containers' scopes but those for which `keep` is true.
     fn sweep_logs(&self, keep: &dyn Fn(&str) -> bool) -> std::io::Result<()>;
 
-    /// Whether the system is shutting down (SystemState `stopping`).
-    fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>>;
+    /// How the system is ending, if it is (SystemState `stopping`).
+    fn system_end(&self) -> BoxFuture<'_, Result<Option<SystemEnd>, SystemdError>>;
 }
 
 /// What the engine needs of machined; one real implementation, [`Machined`], one fake for tests of policy.
@@ -98,6 +101,15 @@ pub trait Machines: Send + Sync + std::fmt::Debug {
     fn see_off(&self, name: &ContainerName) -> BoxFuture<'static, ()>;
 }
 
+/// How a system ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemEnd {
+    /// Only its userspace, and another one is started on the same kernel (systemd-soft-reboot.service(8)).
+    Userspace,
+    /// All of it.
+    Machine,
+}
+
 /// A scope to start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScopeRequest {
@@ -113,12 +125,11 @@ pub struct ScopeRequest {
     pub limits: Limits,
     /// How long systemd waits after its own stop signal, in µs: the container's stop timeout and a margin.
     pub timeout_stop_usec: u64,
-    /// Whether systemd's stop reaches the monitor alone, which asks the leader to end: a system stops its processes itself, and in
-    /// order. Otherwise every process gets the stop signal.
-    pub stop_by_monitor: bool,
     /// The unit that wants this container, if any: the scope then gets `Conflicts=shutdown.target` and
     /// `Before=shutdown.target` and `Before=` that unit, which makes the order at shutdown exact.
     pub wanted_by: Option<String>,
+    /// Whether its processes are spared by the last sweep of a soft-reboot. A systemd before 255 cannot.
+    pub survive_soft_reboot: bool,
     /// What the journal is to know of its lines.
     pub log: UnitLog,
 }
@@ -138,6 +149,9 @@ pub enum SystemdError {
     /// The system bus or systemd does not answer.
     #[error("systemd does not answer on the system bus: {0}")]
     Unreachable(#[source] zbus::Error),
+    /// systemctl(1), which is asked where there is no bus, has failed.
+    #[error("'systemctl' failed: {0}")]
+    Systemctl(String),
     /// A unit of that name is loaded and cannot be replaced.
     #[error("the unit {0} exists and is not ours to replace: stop it or run 'systemctl reset-failed {0}'")]
     UnitExists(String),

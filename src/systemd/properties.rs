@@ -14,6 +14,14 @@ pub(super) struct Property {
     pub(super) need: Need,
 }
 
+/// What has to be known of the unit that wants a scope.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// What that unit is started after and stopped before. Once it is dead itself, nothing but this keeps its container
+    /// from being stopped side by side with what the container needs.
+    pub(super) after: Vec<String>,
+}
+
 /// What is done when a systemd does not know the property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
@@ -24,21 +32,18 @@ pub(super) enum Need {
 }
 
 /// The properties of a new scope.
-pub(super) fn of_scope(request: &ScopeRequest) -> Vec<Property> {
+pub(super) fn of_scope(request: &ScopeRequest, order: &Order) -> Vec<Property> {
     let mut properties = vec![
         must("Description", request.description.clone()),
         must("Slice", request.slice.clone()),
         must("PIDs", vec![request.pid]),
         // Neither killed at the first instant of a shutdown, nor ordered: whoever wants an order says so below.
         must("DefaultDependencies", false),
-        // Stopped, where systemd stops it, before the daemon, which keeps its storage.
-        must("After", vec!["holmd.service"]),
         // What is below the scope is ours: `supervisor/`, `payload/`, `exec-N/`.
         must("Delegate", true),
-        // KillMode stays control-group: a scope has no main process, so no other mode would spare the payload. The monitor
-        // takes either signal for a polite stop of the container. Of SIGTERM every process hears; SIGURG is ignored by all
-        // that do not ask for it.
-        must("KillSignal", if request.stop_by_monitor { libc::SIGURG } else { libc::SIGTERM }),
+        // A scope has no main process, so KillMode stays control-group and every process gets the stop signal. The monitor
+        // alone heeds this one, and sends its leader, and nobody else, what the container wants to be stopped with.
+        must("KillSignal", libc::SIGURG),
         must("TimeoutStopUSec", request.timeout_stop_usec),
         // A failed scope that stays loaded blocks its name.
         wish("CollectMode", "inactive-or-failed"),
@@ -49,7 +54,10 @@ pub(super) fn of_scope(request: &ScopeRequest) -> Vec<Property> {
         wish("IOAccounting", true),
         wish("TasksAccounting", true),
     ];
-    properties.extend(of_order_at_shutdown(request.wanted_by.as_deref()));
+    properties.extend(of_order_at_shutdown(request.wanted_by.as_deref(), order));
+    if request.survive_soft_reboot {
+        properties.push(wish("SurviveFinalKillSignal", true));
+    }
     properties.extend(of_new_limits(&request.limits));
     properties
 }
@@ -63,10 +71,15 @@ pub(super) fn of_limits(limits: &Limits) -> Vec<Property> {
     ]
 }
 
-/// A scope that a unit wants: stopped by systemd itself, after that unit and before the daemon.
-fn of_order_at_shutdown(wanted_by: Option<&str>) -> Vec<Property> {
+/// A scope that a unit wants: stopped by systemd itself, after that unit, before what that unit needs, and before what
+/// stops the containers of nobody and gives the storage back. Without such a unit systemd does not stop it, so an order
+/// would only make its start wait for a daemon that is being restarted.
+fn of_order_at_shutdown(wanted_by: Option<&str>, order: &Order) -> Vec<Property> {
     let Some(unit) = wanted_by else { return Vec::new() };
-    vec![must("Conflicts", vec![SHUTDOWN_TARGET]), must("Before", vec![SHUTDOWN_TARGET.to_owned(), unit.to_owned()])]
+    let first = [unit.to_owned(), SHUTDOWN_TARGET.to_owned()];
+    let kept = order.after.iter().filter(|after| !after.ends_with(".slice") && !first.contains(after));
+    let after: Vec<_> = KEEPERS.into_iter().map(str::to_owned).chain(kept.cloned()).collect();
+    vec![must("Conflicts", vec![SHUTDOWN_TARGET]), must("Before", first.to_vec()), must("After", after)]
 }
 
 /// The limits of a new scope. A new one has no limit on memory and CPU, but one on tasks: DefaultTasksMax=.
@@ -82,6 +95,9 @@ fn must(name: &'static str, value: impl Into<Variant<'static>>) -> Property {
 fn wish(name: &'static str, value: impl Into<Variant<'static>>) -> Property {
     Property { name, value: value.into(), need: Need::Wish }
 }
+
+/// Who stops the containers of nobody at shutdown: the daemon, and what does it in its stead.
+const KEEPERS: [&str; 2] = ["holmd.service", "holm-shutdown.service"];
 
 pub(super) const SHUTDOWN_TARGET: &str = "shutdown.target";
 
@@ -101,9 +117,9 @@ mod tests {
             slice: "holm.slice".into(),
             limits: Limits::default(),
             timeout_stop_usec: 15_000_000,
-            stop_by_monitor: false,
             wanted_by: None,
             log: Default::default(),
+            survive_soft_reboot: false,
         }
     }
 
@@ -113,37 +129,35 @@ mod tests {
 
     #[test]
     fn a_plain_container_has_no_order_at_shutdown() {
-        let properties = of_scope(&request());
+        let properties = of_scope(&request(), &Order::default());
         assert_eq!(value(&properties, "DefaultDependencies").unwrap(), "false");
-        assert_eq!(value(&properties, "Conflicts"), None);
-        assert_eq!(value(&properties, "Before"), None);
-        assert_eq!(value(&properties, "After").unwrap(), r#"["holmd.service"]"#);
+        for order in ["Conflicts", "Before", "After"] {
+            assert_eq!(value(&properties, order), None, "{order}");
+        }
+        assert_eq!(value(&properties, "KillSignal").unwrap(), libc::SIGURG.to_string());
         assert_eq!(value(&properties, "PIDs").unwrap(), "[uint32 42]");
     }
 
     #[test]
-    fn a_system_is_asked_by_its_monitor_alone() {
-        let properties = of_scope(&ScopeRequest { stop_by_monitor: true, ..request() });
-        assert_eq!(value(&properties, "KillSignal").unwrap(), libc::SIGURG.to_string());
-        assert_eq!(value(&of_scope(&request()), "KillSignal").unwrap(), libc::SIGTERM.to_string());
-    }
-
-    #[test]
     fn a_container_wanted_by_a_unit_is_stopped_after_that_unit() {
-        let properties = of_scope(&ScopeRequest { wanted_by: Some("web.service".into()), ..request() });
+        let after = ["app.service", "system.slice", "basic.target"].map(str::to_owned).to_vec();
+        let request = ScopeRequest { wanted_by: Some("web.service".into()), ..request() };
+        let properties = of_scope(&request, &Order { after });
         assert_eq!(value(&properties, "Conflicts").unwrap(), r#"["shutdown.target"]"#);
-        assert_eq!(value(&properties, "Before").unwrap(), r#"["shutdown.target", "web.service"]"#);
+        assert_eq!(value(&properties, "Before").unwrap(), r#"["web.service", "shutdown.target"]"#);
+        let after = r#"["holmd.service", "holm-shutdown.service", "app.service", "basic.target"]"#;
+        assert_eq!(value(&properties, "After").unwrap(), after);
     }
 
     #[test]
     fn a_new_scope_gets_only_limits_that_differ_from_none() {
-        let properties = of_scope(&request());
+        let properties = of_scope(&request(), &Order::default());
         assert_eq!(value(&properties, "MemoryMax"), None);
         assert_eq!(value(&properties, "CPUQuotaPerSecUSec"), None);
         assert_eq!(value(&properties, "TasksMax").unwrap(), "uint64 18446744073709551615", "systemd has a default");
 
         let limits = Limits { memory: Some(Bytes(1 << 20)), cpu_usec_per_sec: Some(1_500_000), pids: Some(7) };
-        let properties = of_scope(&ScopeRequest { limits, ..request() });
+        let properties = of_scope(&ScopeRequest { limits, ..request() }, &Order::default());
         assert_eq!(value(&properties, "MemoryMax").unwrap(), "uint64 1048576");
         assert_eq!(value(&properties, "CPUQuotaPerSecUSec").unwrap(), "uint64 1500000");
         assert_eq!(value(&properties, "TasksMax").unwrap(), "uint64 7");

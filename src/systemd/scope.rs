@@ -20,9 +20,9 @@ use crate::sys::cgroup::Cgroup;
 
 use super::bus::{self, ManagerProxy, SCOPE, SYSTEMD, UNIT, closed, failed, is_error, unit_path};
 use super::job::{Expectation, Jobs};
-use super::properties::{self, Need, Property, SHUTDOWN_TARGET};
+use super::properties::{self, Need, Order, Property, SHUTDOWN_TARGET};
 use super::units;
-use super::{BoxFuture, Scope, ScopeRequest, Scopes, SystemdError};
+use super::{BoxFuture, Scope, ScopeRequest, Scopes, SystemEnd, SystemdError};
 
 /// The unit name of a container's scope.
 ///
@@ -89,8 +89,9 @@ impl Systemd {
             // Its lines are in the journal all the same.
             tracing::warn!(unit = request.unit, "the journal does not know whose lines these are: {error}, ignoring");
         }
+        let order = self.limited(&request.unit, self.order(request)).await?;
         let mut results = self.jobs.expect(&request.unit);
-        let job = self.limited(&request.unit, self.queue(request)).await?;
+        let job = self.limited(&request.unit, self.queue(request, &order)).await?;
         let started = self.limited(&request.unit, self.finish(request, &job, &mut results)).await;
         if started.is_err() {
             self.undo(&request.unit).await;
@@ -98,23 +99,32 @@ impl Systemd {
         started
     }
 
+    /// What the unit that wants the scope is ordered after; nothing, when no unit wants it.
+    async fn order(&self, request: &ScopeRequest) -> Result<Order, SystemdError> {
+        let Some(unit) = &request.wanted_by else { return Ok(Order::default()) };
+        let after = bus::property(&self.connection, SYSTEMD, &unit_path(unit), UNIT, "After")
+            .await
+            .map_err(|error| failed("read the dependencies of", unit, error))?;
+        Ok(Order { after })
+    }
+
     /// Queues the start; of a unit that exists, what is left of an earlier run is cleared away once: a failure, or a scope
     /// whose last process has ended and which systemd has not let go yet.
-    async fn queue(&self, request: &ScopeRequest) -> Result<OwnedObjectPath, SystemdError> {
+    async fn queue(&self, request: &ScopeRequest, order: &Order) -> Result<OwnedObjectPath, SystemdError> {
         let unit = &request.unit;
-        let error = match self.queue_without_refused(request).await {
+        let error = match self.queue_without_refused(request, order).await {
             Err(error) if is_error(&error, UNIT_EXISTS) => error,
             other => return self.in_our_words(request, other).await,
         };
         tracing::debug!(unit, %error, "clearing an earlier failure");
         // It fails for a unit that has not failed; then the second try says the same as the first.
         let _ = self.manager.reset_failed_unit(unit).await;
-        let second = self.queue_without_refused(request).await;
+        let second = self.queue_without_refused(request, order).await;
         if !second.as_ref().is_err_and(|error| is_error(error, UNIT_EXISTS)) || !self.is_leaving(unit).await {
             return self.in_our_words(request, second).await;
         }
         self.see_off(unit).await?;
-        let third = self.queue_without_refused(request).await;
+        let third = self.queue_without_refused(request, order).await;
         self.in_our_words(request, third).await
     }
 
@@ -151,16 +161,16 @@ impl Systemd {
             return Err(SystemdError::ProcessGone { unit, pid: request.pid });
         }
         // The stop jobs of a shutdown cannot be replaced, so a start that conflicts with them is refused.
-        if is_error(&error, TRANSACTION_IS_DESTRUCTIVE) && self.is_shutting_down().await? {
+        if is_error(&error, TRANSACTION_IS_DESTRUCTIVE) && self.end_of_system().await?.is_some() {
             return Err(SystemdError::ShuttingDown);
         }
         Err(failed("start", &unit, error))
     }
 
     /// Calls StartTransientUnit, again without each wish that this systemd turns out not to know.
-    async fn queue_without_refused(&self, request: &ScopeRequest) -> zbus::Result<OwnedObjectPath> {
+    async fn queue_without_refused(&self, request: &ScopeRequest, order: &Order) -> zbus::Result<OwnedObjectPath> {
         loop {
-            let known = self.without_refused(properties::of_scope(request));
+            let known = self.without_refused(properties::of_scope(request, order));
             let wishes: Vec<_> =
                 known.iter().filter(|property| property.need == Need::Wish).map(|property| property.name).collect();
             let properties = known.into_iter().map(|property| (property.name, property.value)).collect();
@@ -269,9 +279,18 @@ impl Systemd {
         Ok(cleared)
     }
 
-    async fn is_shutting_down(&self) -> Result<bool, SystemdError> {
+    async fn end_of_system(&self) -> Result<Option<SystemEnd>, SystemdError> {
         let state = self.manager.system_state().await.map_err(SystemdError::Unreachable)?;
-        Ok(state == "stopping")
+        if state != "stopping" {
+            return Ok(None);
+        }
+        // A target has its start job until all that it waits for is stopped. An older systemd says the same of a unit that
+        // it does not know as of one without a job.
+        let (job, _): (u32, OwnedObjectPath) =
+            bus::property(&self.connection, SYSTEMD, &unit_path(SOFT_REBOOT), UNIT, "Job")
+                .await
+                .map_err(|error| failed("read the job of", SOFT_REBOOT, error))?;
+        Ok(Some(if job == 0 { SystemEnd::Machine } else { SystemEnd::Userspace }))
     }
 
     /// Nothing that systemd does for us may hold up a start for ever.
@@ -324,8 +343,8 @@ impl Scopes for Systemd {
         units::sweep(keep)
     }
 
-    fn shutting_down(&self) -> BoxFuture<'_, Result<bool, SystemdError>> {
-        Box::pin(self.limited("shutdown.target", self.is_shutting_down()))
+    fn system_end(&self) -> BoxFuture<'_, Result<Option<SystemEnd>, SystemdError>> {
+        Box::pin(self.limited(SHUTDOWN_TARGET, self.end_of_system()))
     }
 }
 
@@ -377,8 +396,10 @@ fn with_parents(slice: &str) -> Vec<String> {
 
 /// What [`scope_name`] makes.
 const SCOPES: &str = "holm-*.scope";
+/// Its start ends userspace alone, from systemd 254 on.
+pub(super) const SOFT_REBOOT: &str = "soft-reboot.target";
 /// Where systemd has cgroup2.
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 const UNDO_LIMIT: Duration = Duration::from_secs(5);
 const STARTS_IN_FLIGHT: u32 = 16;

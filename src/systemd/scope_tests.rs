@@ -157,12 +157,21 @@ async fn a_scope_without_its_process_is_an_error() {
 }
 
 #[tokio::test]
+async fn an_end_of_userspace_alone_is_told_from_one_of_the_machine() {
+    let script = Script { state: "stopping", soft_reboot_job: 7, ..Script::default() };
+    let Some(host) = Host::start(script).await else { return };
+    assert_eq!(host.systemd.system_end().await.unwrap(), Some(SystemEnd::Userspace));
+    let Some(host) = Host::start(Script { soft_reboot_job: 7, ..Script::default() }).await else { return };
+    assert_eq!(host.systemd.system_end().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_start_during_a_shutdown_is_named_so() {
     let script = Script { refusal: Some(TRANSACTION_IS_DESTRUCTIVE), state: "stopping", ..Script::default() };
     let Some(host) = Host::start(script).await else { return };
     let error = host.systemd.start(&request("holm-a.scope")).await.unwrap_err();
     assert!(matches!(error, SystemdError::ShuttingDown), "{error}");
-    assert!(host.systemd.shutting_down().await.unwrap());
+    assert_eq!(host.systemd.system_end().await.unwrap(), Some(SystemEnd::Machine));
 }
 
 #[tokio::test]
@@ -242,6 +251,7 @@ struct Script {
     active_state: &'static str,
     control_group: Option<&'static str>,
     conflicting: &'static str,
+    soft_reboot_job: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -272,6 +282,7 @@ impl Default for Script {
             active_state: "active",
             control_group: None,
             conflicting: "",
+            soft_reboot_job: 0,
         }
     }
 }
@@ -314,7 +325,7 @@ impl Host {
         for n in 0..50 {
             serve_unit(&server, &format!("holm-{n}.scope"), &script).await;
         }
-        for slice in ["own-sub-x.slice", "own-sub.slice", "own.slice", "holm.slice"] {
+        for slice in ["own-sub-x.slice", "own-sub.slice", "own.slice", "holm.slice", SOFT_REBOOT] {
             serve_unit(&server, slice, &script).await;
         }
         let connection = bus.connect().await;
@@ -332,7 +343,8 @@ async fn serve_unit(server: &zbus::Connection, unit: &str, script: &Script) {
     let conflicts = if unit == script.conflicting { vec![SHUTDOWN_TARGET.to_owned()] } else { Vec::new() };
     let control_group = script.control_group.map_or_else(|| own_control_group().display().to_string(), str::to_owned);
     let objects = server.object_server();
-    objects.at(path.as_str(), FakeUnit { active_state: script.active_state, conflicts }).await.unwrap();
+    let job = script.soft_reboot_job;
+    objects.at(path.as_str(), FakeUnit { active_state: script.active_state, conflicts, job }).await.unwrap();
     objects.at(path.as_str(), FakeScope { control_group }).await.unwrap();
 }
 
@@ -460,10 +472,16 @@ impl FakeManager {
 struct FakeUnit {
     active_state: &'static str,
     conflicts: Vec<String>,
+    job: u32,
 }
 
 #[interface(name = "org.freedesktop.systemd1.Unit")]
 impl FakeUnit {
+    #[zbus(property)]
+    fn job(&self) -> (u32, OwnedObjectPath) {
+        (self.job, job_path(0))
+    }
+
     #[zbus(property)]
     fn active_state(&self) -> String {
         self.active_state.to_owned()
@@ -495,9 +513,9 @@ fn request(unit: &str) -> ScopeRequest {
         slice: "holm.slice".to_owned(),
         limits: Limits::default(),
         timeout_stop_usec: 15_000_000,
-        stop_by_monitor: false,
         wanted_by: None,
         log: Default::default(),
+        survive_soft_reboot: false,
     }
 }
 

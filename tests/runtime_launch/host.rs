@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use holm::model::{
-    BindMount, Capabilities, ContainerId, ContainerName, Exit, ExitRecord, MonitorMessage, NetworkMode, Process, Signal,
+    BindMount, Capabilities, ContainerId, ContainerName, Exit, ExitRecord, MonitorMessage, NetworkMode, Process,
+    StopPolicy,
 };
 use holm::runtime::{
     ExecFds, ExecPlan, InitImage, LaunchError, LaunchFds, LaunchPlan, Launched, Launcher, PendingMonitor,
@@ -232,9 +233,10 @@ pub(crate) fn plan(command: &[&str]) -> LaunchPlan {
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),
-        stop_signal: Signal::TERM,
+        stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: None,
-        stop_with_caller: None,
+        stop_with_caller: false,
         fd_names: vec![],
         credentials: vec![],
         notify: false,

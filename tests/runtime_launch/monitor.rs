@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use holm::model::{Exit, Signal};
+use holm::model::{Exit, StopCourse};
 use holm::runtime::{Launched, Launcher};
 
 use super::host::{host, image, pipe, plan, read_all};
@@ -14,13 +14,37 @@ fn asked_to_stop_it_sends_the_stop_signal_and_stays_until_the_end() {
     let Some(host) = host() else { return };
     let (output, stdout) = pipe();
     let mut plan = plan(&["sh", "-c", "trap 'echo stopping; exit 9' USR1; echo ready; sleep 600 & wait"]);
-    plan.stop_signal = "USR1".parse().unwrap();
+    plan.stop.signal = "USR1".parse().unwrap();
     let running = host.launch(&plan, [None, Some(stdout), None]).unwrap();
     let mut line = [0; 6];
     std::io::Read::read_exact(&mut &output, &mut line).unwrap();
     running.launched.keeper.stop().unwrap();
     assert_eq!(read_all(output), "stopping\n");
     assert_eq!(running.wait(), Exit::Code(9));
+}
+
+#[test]
+fn asked_to_stop_too_early_it_sends_the_signal_when_the_payload_listens() {
+    let Some(host) = host() else { return };
+    let (output, stdout) = pipe();
+    let plan =
+        plan(&["sh", "-c", "sleep 1; trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 0.05; done"]);
+    let running = host.launch(&plan, [None, Some(stdout), None]).unwrap();
+    running.launched.keeper.stop().unwrap();
+    assert_eq!(running.wait(), Exit::Code(9));
+    assert_eq!(read_all(output), "ready\nstopping\n");
+    assert_eq!(host.record().stop, StopCourse::Asked);
+}
+
+#[test]
+fn asked_to_stop_it_kills_what_does_not_end_in_time() {
+    let Some(host) = host() else { return };
+    let mut plan = plan(&["sh", "-c", "while :; do sleep 0.05; done"]);
+    plan.stop.timeout_usec = 300_000;
+    let running = host.launch(&plan, [None, None, None]).unwrap();
+    running.launched.keeper.stop().unwrap();
+    assert_eq!(running.wait(), Exit::Signal { number: 9, core_dumped: false });
+    assert_eq!(host.record().stop, StopCourse::Forced);
 }
 
 #[test]
@@ -32,7 +56,6 @@ fn init_forwards_signals_reaps_orphans_and_ends_as_its_command() {
     let mut plan = plan(&["sh", "-c", script]);
     std::os::unix::fs::symlink("busybox", host.tree().join("bin/grep")).unwrap();
     plan.process.init = true;
-    plan.stop_signal = Signal::TERM;
     let running = host.launch(&plan, [None, Some(stdout), None]).unwrap();
     let mut lines = [0; 8];
     std::io::Read::read_exact(&mut &output, &mut lines).unwrap();

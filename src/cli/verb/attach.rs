@@ -24,7 +24,8 @@ pub(crate) async fn run(args: Args) -> Outcome {
     let master = container.attach().await?.remove("terminal").ok_or_else(|| no_terminal(&args.container))?;
     output::tell(&format!("attached to {}: press ^] three times within a second to leave it", args.container));
     let session = Session::of_terminal(OwnedFd::from(master))?;
-    match session.follow(&Payload::Container(container), None).await? {
+    let payload = Payload::Container(container, client.clone(), args.container.clone());
+    match session.follow(&payload, None).await? {
         Ending::Exited(exit) | Ending::Stopped(exit) => Ok(exit.into()),
         Ending::Detached => Ok(Status::SUCCESS),
         Ending::Closed => Ok(waiter.end().await?),

@@ -82,7 +82,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
         status = session.given_up() => return Ok(status),
     };
     let name = name_of(&path);
-    let payload = Payload::Container(client.container_at(path.clone()).await?);
+    let payload = Payload::Container(client.container_at(path.clone()).await?, client.clone(), name.clone());
     let start = Start { jobs: &mut jobs, job: &job, name: &name, at_exec };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {

@@ -49,7 +49,8 @@ async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     // Our copy of the monitor's side of the socket would keep it open.
     drop(options);
     let start = Start { jobs: &mut jobs, job: &job, name, at_exec };
-    match session.follow(&Payload::Container(container), Some(start)).await? {
+    let payload = Payload::Container(container, client.clone(), name.to_owned());
+    match session.follow(&payload, Some(start)).await? {
         Ending::Exited(exit) => Ok(exit.into()),
         Ending::Stopped(exit) => Ok(session::end_like(exit)),
         Ending::Detached => {

@@ -10,8 +10,8 @@ use crate::engine::lifecycle::{Event, Next, State};
 use crate::engine::outcome::{in_words, last_run};
 use crate::engine::patience::until;
 use crate::engine::restart::{self, Verdict};
-use crate::model::{ErrorCode, Usec, now_usec};
-use crate::records::LastRun;
+use crate::model::{ErrorCode, StopCourse, Usec, now_usec};
+use crate::records::{LastRun, Restarts};
 
 impl Task {
     /// What its policy makes of the end of its run. It is on the record before that is written.
@@ -24,8 +24,8 @@ impl Task {
         // As somebody's stop of a service is, one of its scope is the end of it, and one that a daemon before this was asked
         // for; but not if the system ends.
         let asked = matches!(self.state, State::Stopping { next: Next::Rest, .. });
-        if asked || run.exit.as_ref().is_some_and(|exit| exit.stop_asked) {
-            if !self.engine.scopes.shutting_down().await.unwrap_or(false) {
+        if asked || run.exit.as_ref().is_some_and(|exit| exit.stop != StopCourse::None) {
+            if !matches!(self.engine.scopes.system_end().await, Ok(Some(_))) {
                 restart::let_rest(&mut self.record.restarts);
             }
             return false;
@@ -60,9 +60,9 @@ impl Task {
         }
     }
 
-    /// Somebody asked for a run.
-    pub(super) fn is_wanted(&mut self) {
-        self.record.restarts = restart::asked_for();
+    /// Somebody asked for a run. What a unit runs is started again by that unit alone.
+    pub(super) fn is_wanted(&mut self, by_unit: bool) {
+        self.record.restarts = if by_unit { Restarts::default() } else { restart::asked_for() };
         (self.due, self.by_policy) = (None, false);
     }
 

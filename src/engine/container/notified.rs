@@ -38,7 +38,7 @@ impl Task {
     }
 
     /// The monitor was killed, and with it went the way to hear of it.
-    pub(super) async fn unheard(&mut self) {
+    pub(super) async fn counts_as_ready(&mut self) {
         // Its caller waits for the end of the monitor's socket, of which we have a copy.
         self.caller = None;
         if self.awaits_word() {

@@ -19,12 +19,13 @@ use crate::engine::lifecycle::{Action, Event, Next, Refusal, State, step};
 use crate::engine::outcome::{belongs, in_words, last_run, never_started};
 use crate::engine::patience::until;
 use crate::engine::request::{RunIo, StopOptions, Who};
-use crate::engine::run::{Handles, Run};
+use crate::engine::run::{Handles, Run, asked_of_kernel, bare_record};
 use crate::engine::steps::Steps;
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
 use crate::engine::{Inner, blocking, entries, start, table};
-use crate::model::{Exit, ExitRecord, Health, Lifetime, Notification, PoolState, RunResult, now_usec};
-use crate::records::{ContainerRecord, Durability, LastRun, RecordError, Store};
+use crate::model::{Exit, ExitRecord, Health, Lifetime, Notification, PoolState, RunResult, Signal, now_usec};
+use crate::records::{ContainerRecord, Durability, LastRun, RecordError, RunRecord, Store};
+use crate::sys::{clock, signal};
 use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
@@ -46,6 +47,35 @@ fn found(run: &Run) -> State {
         false => State::Running,
     }
 }
+
+/// When a run that was found being stopped is killed.
+fn deadline(run: &RunRecord, timeout: Duration) -> Option<Instant> {
+    let now = Instant::now();
+    match run.deadline_usec {
+        _ if !run.stopping => None,
+        _ if run.forced => Some(now),
+        Some(usec) => now.checked_add(Duration::from_micros(usec).saturating_sub(clock::since_boot())),
+        None => now.checked_add(timeout),
+    }
+}
+
+/// A stop signal that the leader does not take yet. Nothing tells when a process begins to catch a signal: it has to be looked
+/// at, often at first and then rarely.
+#[derive(Debug)]
+struct Unheard {
+    signal: Signal,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Unheard {
+    fn new(signal: Signal) -> Self {
+        Self { signal, pause: FIRST_LOOK, next: Instant::now() }
+    }
+}
+
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// What the owner of a job waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +100,7 @@ pub(super) struct Task {
     pub(super) run: Option<Run>,
     /// When it is killed, if it is being stopped; when it is given up, if it is not ready.
     pub(super) deadline: Option<Instant>,
+    unheard: Option<Unheard>,
     /// When its policy starts it again.
     pub(super) due: Option<Instant>,
     /// Whether the launch under way is its policy's.
@@ -91,6 +122,7 @@ enum Input {
     Ended,
     Notified(Option<Notification>),
     Deadline,
+    Look,
     Due,
     Closed,
 }
@@ -116,11 +148,9 @@ impl Task {
             health: RwLock::default(),
             root: Arc::default(),
         });
-        let deadline = run.as_ref().filter(|run| run.record.stopping).map(|run| match run.record.forced {
-            true => Instant::now(),
-            false => Instant::now() + record.spec.stop.timeout(),
-        });
+        let deadline = run.as_ref().and_then(|run| deadline(&run.record, record.spec.stop.timeout()));
         let deadline = deadline.or_else(|| run.as_ref().and_then(Run::ready_by));
+        let unheard = run.as_ref().and_then(|run| run.record.unheard).map(Unheard::new);
         let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
         let mut task = Self {
             engine,
@@ -133,6 +163,7 @@ impl Task {
             state,
             run,
             deadline,
+            unheard,
             due,
             by_policy: false,
             waiters: Vec::new(),
@@ -165,6 +196,12 @@ impl Task {
                         _ => self.happened(Event::Deadline).await,
                     }
                 }
+                Input::Look => {
+                    self.speak();
+                    if self.unheard.is_none() {
+                        self.save_run();
+                    }
+                }
                 Input::Due => self.due().await,
                 Input::Closed => return,
             }
@@ -188,11 +225,9 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
-        let deadline = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
+        let at = async |moment: Option<Instant>| match moment {
+            Some(moment) => tokio::time::sleep_until(moment).await,
+            None => std::future::pending().await,
         };
         let due = async {
             match self.due {
@@ -206,8 +241,9 @@ impl Task {
         tokio::select! {
             biased;
             () = ended => Input::Ended,
-            () = deadline => Input::Deadline,
+            () = at(self.deadline) => Input::Deadline,
             () = due => Input::Due,
+            () = at(self.unheard.as_ref().map(|unheard| unheard.next)) => Input::Look,
             request = self.inbox.recv() => request.map_or(Input::Closed, Input::Asked),
             // Last, so that one that talks without end is stopped all the same.
             said = notified => Input::Notified(said),
@@ -218,8 +254,8 @@ impl Task {
         match request {
             Request::Start { io, job } => {
                 let accepted = |task: &mut Self| {
+                    task.is_wanted(io.wanted_by.is_some());
                     task.next_io = Some(io);
-                    task.is_wanted();
                 };
                 self.toward(Event::Start, Goal::Running, job, accepted).await;
             }
@@ -237,7 +273,7 @@ impl Task {
             Request::Restart { options, job } => {
                 let accepted = |task: &mut Self| {
                     task.stop = options;
-                    task.is_wanted();
+                    task.is_wanted(false);
                 };
                 self.toward(Event::Restart, Goal::Running, job, accepted).await;
             }
@@ -304,8 +340,8 @@ impl Task {
         if run.exit.is_none() {
             match run.watch_leader() {
                 Ok(true) => {
-                    warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends will be lost.", self.record.spec.name);
-                    self.unheard().await;
+                    warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends is known only if the kernel tells.", self.record.spec.name);
+                    self.counts_as_ready().await;
                     return;
                 }
                 Ok(false) => {}
@@ -315,9 +351,18 @@ impl Task {
             }
             // Without a monitor nobody else ends what the leader left behind.
             self.kill_group().await;
+            self.ask_kernel().await;
         }
         let event = self.end_or_reboot().await;
         self.happened(event).await;
+    }
+
+    /// Nobody wrote down how the run ended; the kernel may know.
+    async fn ask_kernel(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        let handles = Arc::clone(&run.handles);
+        let exit = blocking(move || handles.leader.as_ref().and_then(asked_of_kernel)).await;
+        run.exit = exit.map(|exit| bare_record(run.record.run, exit, 0));
     }
 
     /// A system that asked to be rebooted is started again, with the input and output that it had; not one that is being
@@ -453,19 +498,46 @@ impl Task {
         let signal = self.stop.signal.unwrap_or(self.record.spec.stop.signal);
         let timeout = self.stop.timeout_usec.map_or(self.record.spec.stop.timeout(), Duration::from_micros);
         self.stop = StopOptions::default();
-        self.deadline = Some(Instant::now() + timeout);
-        let Some(run) = &mut self.run else { return };
-        run.record.stopping = true;
-        if let Err(error) = run.handles.signal(Who::Leader, signal) {
+        self.set_deadline(timeout);
+        if let Some(run) = &mut self.run {
+            run.record.stopping = true;
+        }
+        self.unheard = Some(Unheard::new(signal));
+        self.speak();
+        self.save_run();
+    }
+
+    /// Sends the stop signal if the leader takes it, or looks again later: a payload that is stopped while it still begins
+    /// is stopped as soon as it can be.
+    fn speak(&mut self) {
+        let (Some(unheard), Some(run)) = (&mut self.unheard, &mut self.run) else { return };
+        // What cannot be looked at has ended, and that will be seen.
+        if !signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true) {
+            unheard.next = Instant::now() + unheard.pause;
+            unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
+            run.record.unheard = Some(unheard.signal);
+            return;
+        }
+        run.record.unheard = None;
+        if let Err(error) = run.handles.signal(Who::Leader, unheard.signal) {
             // It has just ended by itself: the end will be seen.
             tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
         }
-        self.save_run();
+        self.unheard = None;
+    }
+
+    /// A timeout that is too long to be counted is none.
+    fn set_deadline(&mut self, timeout: Duration) {
+        self.deadline = Instant::now().checked_add(timeout);
+        let at = clock::since_boot().saturating_add(timeout);
+        if let Some(run) = &mut self.run {
+            run.record.deadline_usec = Some(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+        }
     }
 
     /// The monitor has asked, and kills when the time is over; if it does not, we do a little later.
     fn await_end(&mut self) {
-        self.deadline = Instant::now().checked_add(self.record.spec.stop.timeout().saturating_add(LEAVING));
+        self.set_deadline(self.record.spec.stop.timeout().saturating_add(LEAVING));
         if let Some(run) = &mut self.run {
             run.record.stopping = true;
         }
@@ -475,12 +547,18 @@ impl Task {
     /// A stop that joins one under way: no later than it asks for.
     fn hurry(&mut self) {
         let Some(timeout) = std::mem::take(&mut self.stop).timeout_usec else { return };
-        let wanted = Instant::now() + Duration::from_micros(timeout);
-        self.deadline = self.deadline.map(|deadline| deadline.min(wanted));
+        let timeout = Duration::from_micros(timeout);
+        let sooner =
+            Instant::now().checked_add(timeout).is_some_and(|wanted| self.deadline.is_none_or(|set| wanted < set));
+        // One that was killed has no deadline any more.
+        if sooner && matches!(self.state, State::Stopping { forced: false, .. }) {
+            self.set_deadline(timeout);
+            self.save_run();
+        }
     }
 
     async fn kill_all(&mut self) {
-        self.deadline = None;
+        (self.deadline, self.unheard) = (None, None);
         let Some(run) = &mut self.run else { return };
         // A removal by force is no stop that timed out.
         run.record.forced = !matches!(self.state, State::Stopping { next: Next::Remove, .. });
@@ -506,9 +584,19 @@ impl Task {
 
     /// A payload that is frozen with its scope hears no signal, and a monitor that is tells nobody of the end.
     async fn thaw_scope(&self) {
-        let Some(run) = self.run.as_ref().filter(|run| run.handles.cgroup.is_frozen_from_outside()) else { return };
-        if let Err(error) = self.engine.scopes.thaw(&run.record.unit).await {
-            warn!(container = %self.record.spec.name, op = "stop", "the frozen scope cannot be thawed: {error}, ignoring");
+        let Some(run) = &self.run else { return };
+        // A slice holds others as well, who go on with this one: only at the end of all is that meant.
+        let mut units = match self.engine.check_open() {
+            Ok(()) => Vec::new(),
+            Err(_) => run.handles.cgroup.frozen_slices(),
+        };
+        if run.handles.cgroup.is_frozen_from_outside() {
+            units.push(run.record.unit.clone());
+        }
+        for unit in units {
+            if let Err(error) = self.engine.scopes.thaw(&unit).await {
+                warn!(container = %self.record.spec.name, op = "stop", "the frozen {unit} cannot be thawed: {error}, ignoring");
+            }
         }
     }
 
@@ -558,7 +646,7 @@ impl Task {
 
     /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
-        self.deadline = None;
+        (self.deadline, self.unheard) = (None, None);
         (self.checks, self.caller) = (None, None);
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
@@ -568,6 +656,7 @@ impl Task {
         if run.handles.terminal.is_some() {
             table::release_terminal(&self.record.spec);
         }
+        table::release_leader(&self.record.spec, &run);
         self.forget_notified(&run);
         self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
         self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);

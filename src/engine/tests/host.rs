@@ -1,6 +1,7 @@
 //! A host for one test: the true engine and records, with fakes below it.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use crate::engine::{
 };
 use crate::model::{
     Bytes, ContainerName, DeviceId, DeviceInfo, DeviceState, Driver, ImageConfig, ImageInfo, ImageName, PoolState,
-    PoolStatus, Status,
+    PoolStatus, RunResult, Status,
 };
 use crate::records::Store;
 use crate::runtime::fake::FakeLauncher;
@@ -22,6 +23,7 @@ use crate::storage::{
     self, Access, AddOptions, Added, BASE, DeviceGrowth, DeviceSet, LeaseInfo, MountedDevice, PressureListener,
     Removal, Report, StorageError, Trimmed,
 };
+use crate::sys::pidfd;
 use crate::systemd::fake::{FakeMachines, FakeScopes};
 
 /// What survives a daemon.
@@ -30,6 +32,8 @@ pub(super) struct Host {
     pub(super) scopes: Arc<FakeScopes>,
     pub(super) machines: Arc<FakeMachines>,
     pub(super) launcher: FakeLauncher,
+    /// What a daemon left with the service manager.
+    stored: Mutex<Vec<(String, OwnedFd)>>,
     directory: tempfile::TempDir,
 }
 
@@ -60,6 +64,7 @@ impl Host {
             scopes: Arc::new(FakeScopes::with_control_groups(&directory.path().join("cgroup"))),
             machines: Arc::default(),
             launcher: FakeLauncher::default(),
+            stored: Mutex::default(),
             directory,
         };
         host.store().put_image(&image).unwrap();
@@ -88,11 +93,16 @@ impl Host {
             machines: Arc::clone(&self.machines) as _,
             launcher: Arc::new(self.launcher.clone()),
             store: self.store(),
-            stored: Vec::new(),
+            stored: std::mem::take(&mut *self.stored.lock().unwrap()),
         };
         let engine = Engine::open(parts).unwrap();
         engine.begin_restarts();
         engine
+    }
+
+    /// The next daemon gets this from the service manager.
+    pub(super) fn leave_with_service_manager(&self, name: &str, fd: OwnedFd) {
+        self.stored.lock().unwrap().push((name.to_owned(), fd));
     }
 
     /// Does something with a daemon, which is killed then.
@@ -132,6 +142,19 @@ impl Host {
 pub(super) fn names(directory: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Whether this kernel tells how a process of others ended (Linux 6.15).
+pub(super) fn kernel_tells() -> bool {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pidfd = pidfd::open(child.id()).unwrap();
+    child.wait().unwrap();
+    pidfd::exit_status(&pidfd).unwrap().is_some()
+}
+
+/// What is known of a stop whose end nobody saw.
+pub(super) fn killed_unseen() -> (RunResult, Status) {
+    if kernel_tells() { (RunResult::Signal, Status::Stopped) } else { (RunResult::Lost, Status::Failed) }
 }
 
 pub(super) fn name(text: &str) -> ContainerName {

@@ -9,6 +9,7 @@ use crate::engine::{
     CreateRequest, EngineError, Event, ExecRequest, JobResult, RemoveOptions, RunIo, StopOptions, Who,
 };
 use crate::model::{ErrorCode, Exit, Lifetime, RunResult, Signal, Status};
+use crate::systemd::SystemEnd;
 
 #[tokio::test]
 async fn a_life_from_creation_to_removal_leaves_nothing() {
@@ -269,10 +270,25 @@ async fn at_the_end_everything_is_stopped_and_nothing_starts() {
     }
     // Some are still starting.
     engine.begin_shutdown();
-    engine.stop_all().await;
+    engine.stop_all(SystemEnd::Machine).await;
     assert!(engine.containers().iter().all(|view| !view.status.is_active()));
     assert!(matches!(engine.start(&name("a"), RunIo::default()), Err(EngineError::ShuttingDown)));
     assert!(matches!(engine.create(request("d", "")).await, Err(EngineError::ShuttingDown)));
+}
+
+#[tokio::test]
+async fn at_the_end_of_userspace_alone_what_is_to_survive_that_does() {
+    let host = Host::new();
+    let engine = host.open();
+    for (container, survive_soft_reboot) in [("stays", true), ("goes", false)] {
+        engine.create(CreateRequest { survive_soft_reboot, ..request(container, "") }).await.unwrap();
+        engine.started(container).await;
+    }
+    engine.begin_shutdown();
+    engine.stop_all(SystemEnd::Userspace).await;
+    assert_eq!(["stays", "goes"].map(|name| engine.look(name).status), [Status::Running, Status::Stopped]);
+    engine.stop_all(SystemEnd::Machine).await;
+    assert_eq!(engine.look("stays").status, Status::Stopped);
 }
 
 /// Nothing is expected of any single call: only that every job ends, and that nothing is left.

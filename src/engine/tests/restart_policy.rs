@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::host::{Host, Verbs, name, request};
 use crate::engine::{CreateRequest, JobResult, RunIo};
 use crate::model::{ErrorCode, Lifetime, RestartPolicy, RestartWhen, RunResult, Status};
+use crate::systemd::SystemEnd;
 
 /// One that is tried again soon.
 fn policy(when: RestartWhen) -> RestartPolicy {
@@ -174,7 +175,7 @@ fn what_always_runs_comes_back_with_the_system_unless_somebody_had_stopped_it() 
         engine.started("web").await;
         engine.started("other").await;
         engine.begin_shutdown();
-        engine.stop_all().await;
+        engine.stop_all(SystemEnd::Machine).await;
     });
     std::fs::remove_dir_all(host.path("run")).unwrap();
     host.with_daemon(async |engine| {

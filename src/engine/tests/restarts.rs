@@ -1,7 +1,7 @@
 //! The rows of reconcile's table: daemons that are killed, and what the next one makes of it.
 
-use super::host::{Host, Verbs, name, names, request};
-use crate::engine::{CreateRequest, RunIo};
+use super::host::{Host, Verbs, kernel_tells, killed_unseen, name, names, request};
+use crate::engine::{CreateRequest, RunIo, StopOptions};
 use crate::model::{DeviceId, ErrorCode, Exit, Lifetime, RunResult, Status};
 use crate::storage::{AddOptions, BASE, DeviceSet};
 use crate::sys::pidfd;
@@ -124,6 +124,25 @@ fn without_monitor_and_leader_a_run_is_lost() {
 }
 
 #[test]
+fn without_monitor_and_leader_the_kernel_may_know() {
+    let host = Host::new();
+    let go = host.path("go");
+    let leader = running(&host, &format!("while ! test -e {}; do sleep 0.02; done; exit 42", go.display()));
+    let pidfd = pidfd::open(leader).unwrap();
+    host.leave_with_service_manager(&format!("leader-{}-1", id(&host)), pidfd.try_clone().unwrap());
+    host.leave_with_service_manager(&format!("leader-{}-7", id(&host)), pidfd::open(std::process::id()).unwrap());
+    kill(host.launcher.monitors()[0]);
+    std::fs::write(&go, "").unwrap();
+    ended(&pidfd);
+    host.with_daemon(async |engine| {
+        let view = engine.look("web");
+        let told = kernel_tells().then_some(Exit::Code(42));
+        assert_eq!(view.exit, told);
+        assert_eq!(view.result, if told.is_some() { RunResult::ExitCode } else { RunResult::Lost });
+    });
+}
+
+#[test]
 fn without_its_monitor_a_payload_is_watched_by_its_leader() {
     let host = Host::new();
     let leader = running(&host, "");
@@ -132,7 +151,8 @@ fn without_its_monitor_a_payload_is_watched_by_its_leader() {
         let view = engine.look("web");
         assert_eq!((view.status, view.leader), (Status::Running, leader));
         engine.stopped("web").await;
-        assert_eq!(engine.look("web").result, RunResult::Lost);
+        let view = engine.look("web");
+        assert_eq!((view.result, view.status), killed_unseen());
         engine.removed("web").await;
         host.nothing_is_left().await;
     });
@@ -244,6 +264,26 @@ fn a_stop_that_was_under_way_goes_on() {
         assert_eq!(engine.look("web").status, Status::Stopping);
         let view = engine.reaches("web", Status::Failed).await;
         assert_eq!(view.result, RunResult::Timeout);
+    });
+}
+
+/// The second daemon gives it no more time than the first one did.
+#[test]
+fn a_stop_that_was_under_way_keeps_its_deadline() {
+    let host = Host::new();
+    let deaf = "trap '' TERM; while :; do sleep 0.02; done";
+    host.with_daemon(async |engine| {
+        engine.create(request("web", deaf)).await.unwrap();
+        engine.started("web").await;
+        engine.stop(&name("web"), StopOptions { timeout_usec: Some(300_000), signal: None }).unwrap();
+        engine.reaches("web", Status::Stopping).await;
+        // Written after it is shown.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    });
+    // Without it, the container's own twenty seconds would count anew.
+    host.with_daemon(async |engine| {
+        let end = tokio::time::timeout(std::time::Duration::from_secs(10), engine.reaches("web", Status::Failed));
+        assert_eq!(end.await.unwrap().result, RunResult::Timeout);
     });
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Capabilities, ContainerId, ContainerName, Signal};
+use crate::model::{Capabilities, ContainerId, ContainerName, StopPolicy};
 
 fn plan() -> LaunchPlan {
     LaunchPlan {
@@ -12,9 +12,10 @@ fn plan() -> LaunchPlan {
         network: NetworkMode::None,
         read_only: true,
         mounts: vec![BindMount { source: "/srv".to_owned(), destination: "/data".to_owned(), read_only: true }],
-        stop_signal: Signal::TERM,
+        stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: Some((24, 80)),
-        stop_with_caller: None,
+        stop_with_caller: false,
         fd_names: vec![],
         credentials: vec![],
         notify: false,

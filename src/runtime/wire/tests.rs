@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{Capabilities, ContainerId, ContainerName, NetworkMode, Process, Signal};
+use crate::model::{Capabilities, ContainerId, ContainerName, NetworkMode, Process, StopPolicy};
 use crate::runtime::{ExecFds, ExecPlan, LaunchFds, LaunchPlan};
 use crate::sys::memfd;
 
@@ -25,9 +25,10 @@ fn plan(environment: Vec<String>) -> LaunchPlan {
         network: NetworkMode::None,
         read_only: false,
         mounts: Vec::new(),
-        stop_signal: Signal::TERM,
+        stop: StopPolicy::default(),
+        survive_soft_reboot: false,
         terminal_size: None,
-        stop_with_caller: None,
+        stop_with_caller: false,
         fd_names: vec![],
         credentials: vec![],
         notify: false,

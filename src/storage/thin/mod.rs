@@ -66,6 +66,7 @@ pub(super) mod model;
 #[cfg(test)]
 mod tests;
 
+pub use self::names::is_any_active;
 pub use self::salvage::{adopt, salvage};
 pub(super) use self::setup::available;
 #[cfg(test)]

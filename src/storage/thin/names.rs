@@ -88,6 +88,13 @@ impl Names {
     }
 }
 
+/// Whether any node of any pool of Holm's is active.
+pub fn is_any_active() -> bool {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let uuids = disks.filter_map(|disk| std::fs::read_to_string(disk.path().join("dm/uuid")).ok());
+    uuids.filter_map(|uuid| Some(uuid.strip_prefix(MARK)?.starts_with('-'))).any(|ours| ours)
+}
+
 /// 40 bits: enough to tell devices apart at a glance; the thin id makes the name unique.
 fn short_hash(id: &DeviceId) -> String {
     Sha256::digest(id.as_str()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
