@@ -512,18 +512,21 @@ impl Task {
     fn speak(&mut self) {
         let (Some(unheard), Some(run)) = (&mut self.unheard, &mut self.run) else { return };
         // What cannot be looked at has ended, and that will be seen.
-        if !signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true) {
-            unheard.next = Instant::now() + unheard.pause;
-            unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
-            run.record.unheard = Some(unheard.signal);
-            return;
-        }
-        run.record.unheard = None;
-        if let Err(error) = run.handles.signal(Who::Leader, unheard.signal) {
+        let heard = signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true);
+        // What waits for signals in sigwaitinfo(2) takes it and is not seen to; to what does not, the kernel does not give it.
+        if (heard || unheard.pause == FIRST_LOOK)
+            && let Err(error) = run.handles.signal(Who::Leader, unheard.signal)
+        {
             // It has just ended by itself: the end will be seen.
             tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
         }
-        self.unheard = None;
+        if heard {
+            (run.record.unheard, self.unheard) = (None, None);
+            return;
+        }
+        unheard.next = Instant::now() + unheard.pause;
+        unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
+        run.record.unheard = Some(unheard.signal);
     }
 
     /// A timeout that is too long to be counted is none.

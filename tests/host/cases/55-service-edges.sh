@@ -37,6 +37,14 @@ for signal in ABRT:134 KILL:137 USR1:138 SEGV:139 TERM:143; do
     assert_eq "exit-code 1 ${signal#*:}" "$(end code)" "ended by ${signal%:*}"
 done
 
+# ---- a stop of one with --init takes no longer than it needs
+holmctl run -d --name init --init busybox sleep 1000 >/dev/null
+start=$EPOCHREALTIME
+holmctl stop init
+awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a < 5) }' || fail "killed after its timeout: $start $EPOCHREALTIME"
+assert_eq "143" "$(holmctl show init -p ExitStatus --value)" "asked"
+holmctl rm init
+
 # ---- ready when the payload says so, also where it ends before: success is no readiness
 unit short 'Type=notify' "$run --name short busybox true"
 systemctl start short
@@ -56,15 +64,15 @@ assert_status 125 holmctl start mute 2>/dev/null
 holmctl rm mute
 assert_has "$(holmctl run -d --start-timeout 5 busybox true 2>&1 || true)" "needs no time to start" "not with exec"
 payload <<'S'
-for i in 1 2 3 4 5; do say EXTEND_TIMEOUT_USEC=2000000; sleep 1; done
+for i in 1 2 3; do say EXTEND_TIMEOUT_USEC=20000000; sleep 2; done
 say READY=1
 sleep 1000
 S
 # shellcheck disable=SC2086
-holmctl run -d --name late --ready notify --start-timeout 2 --stop-timeout 1 $debian >/dev/null
+holmctl run -d --name late --ready notify --start-timeout 5 --stop-timeout 1 $debian >/dev/null
 shows late running || fail "asked for more time, and did not get it"
 holmctl rm --force late
-unit late 'Type=notify' 'TimeoutStartSec=2' "$run --name late --ready notify --stop-timeout 1 $debian"
+unit late 'Type=notify' 'TimeoutStartSec=5' "$run --name late --ready notify --stop-timeout 1 $debian"
 systemctl start late
 systemctl stop late
 eventually 10 free late
