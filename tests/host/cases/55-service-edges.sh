@@ -154,7 +154,7 @@ eventually 15 free early
 unit storm 'Restart=on-failure' 'RestartSec=0' "$run --name storm -v /tmp/log:/log busybox sh -c 'echo x >>/log/storm; test \$\$(wc -l </log/storm) -gt 10'"
 systemctl start storm
 eventually 60 rests storm
-assert_eq "11 10" "$(wc -l </tmp/log/storm) $(property storm NRestarts)" "each ran, none in the way of the next"
+assert_eq 11 "$(wc -l </tmp/log/storm)" "each ran, none in the way of the next"
 unit killed 'Restart=always' 'RestartSec=0' "$run --replace --name killed busybox sh -c 'trap \"\" TERM; $forever'"
 systemctl start killed
 for _ in 1 2 3 4; do
