@@ -7,15 +7,21 @@
 //! | `again.rs` | what its restart policy has the task do |
 //! | `caller.rs` | a caller with whom a run ends |
 //! | `checks.rs`, `health.rs` | the checks of its health, one after another; what comes of them |
+//! | `end.rs` | what the task does when its run has ended |
+//! | `freeze.rs` | how it is held still |
 //! | `notified.rs` | what comes of what the payload says about itself |
 //! | `root.rs` | what is done to its root and its record |
+//! | `stop.rs` | how it is asked to end, and made to |
 
 mod again;
 mod caller;
 mod checks;
+mod end;
+mod freeze;
 mod health;
 mod notified;
 mod root;
+mod stop;
 mod task;
 
 use std::sync::atomic::{AtomicU64, Ordering};
