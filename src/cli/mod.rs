@@ -27,6 +27,7 @@ mod session;
 mod stamp;
 mod terminal;
 mod verb;
+mod warnings;
 
 use std::process::ExitCode;
 

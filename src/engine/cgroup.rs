@@ -208,11 +208,13 @@ fn signal_member(pid: u32, group: &Path, signal: Signal) {
 }
 
 /// Figures that are a file with one number.
-const SINGLE: [(&str, &str); 7] = [
+const SINGLE: [(&str, &str); 9] = [
     ("MemoryCurrent", "memory.current"),
     ("MemoryPeak", "memory.peak"),
     ("MemoryMax", "memory.max"),
+    ("MemoryHigh", "memory.high"),
     ("MemorySwapCurrent", "memory.swap.current"),
+    ("MemorySwapMax", "memory.swap.max"),
     ("TasksCurrent", "pids.current"),
     ("TasksPeak", "pids.peak"),
     ("TasksMax", "pids.max"),

@@ -21,7 +21,7 @@ use super::error::EngineError;
 use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
-use super::{Inner, blocking, container_device, table};
+use super::{Inner, blocking, container_device, limits, table};
 use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
@@ -132,7 +132,7 @@ async fn make_scope(
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
-        limits: spec.limits,
+        limits: limits::with_devices(engine, &spec.limits).await?,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
         log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
@@ -145,6 +145,7 @@ async fn make_scope(
         () = engine.closing(), if request.wanted_by.is_some() => return Err(EngineError::ShuttingDown),
     };
     steps.lap("Start");
+    limits::tell_without_effect(spec, &scope.control_group, "start");
     Ok((monitor, scope, steps))
 }
 

@@ -24,7 +24,7 @@ pub use error::ErrorCode;
 pub use exit::{Exit, ExitRecord, Figures, MonitorMessage, RunResult, StopCourse};
 pub use health::{Checked, Health, HealthAction, HealthCheck, HealthState};
 pub use image::{ImageConfig, ImageInfo, LayerDevice};
-pub use limits::Limits;
+pub use limits::{CpuSet, CpuSetError, IoMax, Limits, Weight};
 pub use name::{ContainerId, ContainerName, DeviceId, ImageName, NameError, SnapshotName};
 pub use notification::Notification;
 pub use restart::{RestartPolicy, RestartWhen};

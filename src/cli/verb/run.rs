@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, notify, output};
+use crate::cli::{Outcome, notify, output, warnings};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
@@ -60,9 +60,13 @@ async fn detached(mut request: Request, given: Io) -> Outcome {
     given.add_to(&mut request.options);
     let client = Client::connect().await?;
     let mut jobs = Jobs::listen(&client, &[]).await?;
+    let limited = warnings::possible(&request.options);
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
     jobs.wait(&job, Goal::Running(&name), |_| {}).await?;
+    if limited {
+        warnings::tell(&client.container_at(path).await?, &name).await;
+    }
     output::write(&format!("{name}\n"))?;
     Ok(Status::SUCCESS)
 }
@@ -71,13 +75,14 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     let (session, io) = Session::prepare_run(streams)?;
     Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
+    let limited = warnings::possible(&request.options);
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
     let payload = Payload::Container(client.container_at(path.clone()).await?, client.clone(), name.clone());
-    let start = Start { jobs: &mut jobs, job: &job, name: &name };
+    let start = Start { jobs: &mut jobs, job: &job, name: &name, limited };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
             if remove {
