@@ -13,9 +13,8 @@ use super::table::blocking;
 use super::view::ContainerView;
 use crate::model::{ContainerSpec, Limits};
 
-/// The limits with every device named: what is said of the root holds for the device that the pool's data is on. systemd
-/// looks below a node of device-mapper for the device that it limits, and all thin devices have the pool there, through
-/// which nothing is read or written.
+/// The limits with every device named: what is said of the root holds for the device that the pool's data is on (decision
+/// 0100). systemd goes from a node of device-mapper down to what is below it, so that of a thin device would be no other.
 pub(super) async fn with_devices(engine: &Arc<Inner>, limits: &Limits) -> Result<Limits, EngineError> {
     if !limits.is_of_root() {
         return Ok(limits.clone());
