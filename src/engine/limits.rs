@@ -38,7 +38,7 @@ impl ContainerView {
 /// Says in the log what [`ContainerView::warnings`] shows.
 pub(super) fn tell_without_effect(spec: &ContainerSpec, control_group: &Path, op: &str) {
     for warning in of_group(&spec.limits, control_group) {
-        warn!(container = %spec.name, op, "{warning}");
+        warn!(container = %spec.name, op, "Container {}: {warning}", spec.name);
     }
 }
 

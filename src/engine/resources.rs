@@ -29,6 +29,6 @@ impl Engine {
         }
         let before = container.view().spec.limits.clone();
         let limits = request.limits.over(before);
-        container.ask_and_wait(|reply| Request::Limit { limits, reply }).await
+        container.ask_and_wait(|reply| Request::Limit { limits: Box::new(limits), reply }).await
     }
 }
