@@ -47,6 +47,8 @@ pub(crate) struct Start<'a> {
     pub(crate) name: &'a str,
     /// Whether there may be something to tell about its limits.
     pub(crate) limited: bool,
+    /// Whether it is done once the program runs, as one of which we hear the end did.
+    pub(crate) at_exec: bool,
 }
 
 /// How following ended.
@@ -72,6 +74,8 @@ pub(crate) struct Session {
     /// The stop that a service manager asks us for is the payload's.
     of_service: bool,
     stopping: bool,
+    /// Signals that came before there was a payload for them.
+    early: Vec<i32>,
 }
 
 impl Session {
@@ -90,7 +94,8 @@ impl Session {
 
     fn new(interactive: bool) -> Result<Self, CliError> {
         let forwarded = Forwarded::catch()?;
-        Ok(Self { monitor: None, forwarded, interactive, terminal: None, of_service: false, stopping: false })
+        let (of_service, stopping) = (false, false);
+        Ok(Self { monitor: None, forwarded, interactive, terminal: None, of_service, stopping, early: Vec::new() })
     }
 
     /// For a terminal that is there already; its end is that of the terminal.
@@ -108,9 +113,25 @@ impl Session {
         Ok(())
     }
 
+    /// Completes when our service is stopped before the daemon has answered, with the status for that: what the daemon makes
+    /// of the request ends with us. Other signals are kept.
+    pub(crate) async fn given_up(&mut self) -> Status {
+        loop {
+            match self.forwarded.next().await {
+                libc::SIGTERM if self.of_service => {
+                    notify::stopping();
+                    return end_like(Exit::Signal { number: 15, core_dumped: false });
+                }
+                // The size of a terminal is asked for when there is one.
+                libc::SIGWINCH => {}
+                signal => self.early.push(signal),
+            }
+        }
+    }
+
     /// Follows until the end. With a `start`, its failure is the error, and signals are kept until it has succeeded.
     pub(crate) async fn follow(mut self, payload: &Payload, mut start: Option<Start<'_>>) -> Result<Ending, CliError> {
-        let mut early = Vec::new();
+        let mut early = std::mem::take(&mut self.early);
         loop {
             tokio::select! {
                 // First the monitor: when it has told the end, a start that the daemon lost sight of does not matter.
@@ -119,7 +140,7 @@ impl Session {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Notified(text) => notify::pass_on(&text),
                     MonitorEvent::Exited(end) => {
-                        if start.is_some() {
+                        if start.is_some_and(|start| start.at_exec) {
                             notify::ready();
                         }
                         self.finish().await;

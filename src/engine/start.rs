@@ -21,8 +21,8 @@ use super::error::EngineError;
 use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
-use super::{Inner, blocking, container_device, limits, table};
-use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
+use super::{Inner, blocking, container_device, limits, patience, table};
+use crate::model::{ContainerSpec, ExitRecord, HealthState, Limits, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
@@ -63,6 +63,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         held: false,
         unready: spec.ready != Ready::Exec,
         given_up: false,
+        ready_by_usec: patience::ready_by(spec, record.started_usec, has_its_own(&io)),
         health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
@@ -91,6 +92,11 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         warn!(container = %spec.name, op = "start", "its journal or its sockets are not shown on the host: {error}, ignoring");
     }
     Ok(run)
+}
+
+/// Whether somebody else looks to how long a start takes: the unit that waits for it (TimeoutStartSec= in systemd.service(5)).
+fn has_its_own(io: &RunIo) -> bool {
+    io.wanted_by.is_some() && io.monitor.is_some()
 }
 
 /// Says how a run ended on the socket of its caller, in place of the monitor. A caller that is gone or stuck is told nothing.
@@ -132,10 +138,10 @@ async fn make_scope(
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
-        limits: limits::with_devices(engine, &spec.limits).await?,
+        limits: limits::with_devices(engine, &within_service(spec, wanted_by)).await?,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
-        log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
+        log: UnitLog { fields: log_fields(spec, record.run, wanted_by), rate: spec.log_rate },
         survive_soft_reboot: spec.survive_soft_reboot,
     };
     let scope = tokio::select! {
@@ -154,15 +160,28 @@ fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option
     spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
 }
 
+/// And its own for all that it runs: the container is beside its control group, where the kernel does not see to that.
+fn within_service(spec: &ContainerSpec, wanted_by: Option<&WantedBy>) -> Limits {
+    let group = wanted_by.and_then(|wanted_by| wanted_by.control_group.as_ref());
+    let own = spec.limits.clone();
+    match group {
+        Some(group) => own.within(Cgroup::new(group.as_ref()).limits()),
+        None => own,
+    }
+}
+
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
-/// else journald finds out.
-fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
-    vec![
+/// else journald finds out. `OBJECT_SYSTEMD_UNIT` has `journalctl --unit` show them with those of the unit that wants the run,
+/// where root writes them (systemd.journal-fields(7)).
+fn log_fields(spec: &ContainerSpec, run: u64, wanted_by: Option<&WantedBy>) -> Vec<(&'static str, String)> {
+    let mut fields = vec![
         ("CONTAINER_NAME", spec.name.to_string()),
         ("CONTAINER_ID", spec.id.to_string()),
         ("IMAGE_NAME", spec.image.to_string()),
         ("HOLM_RUN", run.to_string()),
-    ]
+    ];
+    fields.extend(wanted_by.map(|wanted_by| ("OBJECT_SYSTEMD_UNIT", wanted_by.unit.clone())));
+    fields
 }
 
 async fn hand_over(

@@ -51,6 +51,20 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The smaller of each that has a size; the rest as it is here.
+    pub fn within(self, other: Self) -> Self {
+        let smaller = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        let bytes = |one: Option<Bytes>, other: Option<Bytes>| one.into_iter().chain(other).min();
+        Self {
+            memory: bytes(self.memory, other.memory),
+            cpu_usec_per_sec: smaller(self.cpu_usec_per_sec, other.cpu_usec_per_sec),
+            pids: smaller(self.pids, other.pids),
+            memory_high: bytes(self.memory_high, other.memory_high),
+            memory_swap: bytes(self.memory_swap, other.memory_swap),
+            ..self
+        }
+    }
+
     /// What systemd calls infinity (`UINT64_MAX`), and empty lists, as what they are: no limit.
     pub fn without_infinity(self) -> Self {
         let finite = |value: &u64| *value != u64::MAX;

@@ -85,7 +85,8 @@ impl<'a> Stop<'a> {
         let signal = self.policy.signal.number();
         // Not reaped, so the number is its own. What cannot be looked at has ended, and the wait sees that next.
         let heard = signal::is_heard(self.leader.pid, signal).unwrap_or(true);
-        if heard {
+        // What waits for signals in sigwaitinfo(2) takes it and is not seen to; to what does not, the kernel does not give it.
+        if heard || pause == FIRST_LOOK {
             let _ = pidfd::send_signal(self.leader.pidfd.as_fd(), signal);
         }
         if let Some(under_way) = &mut self.under_way {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::until;
+use super::caller::Caller;
 use super::checks::Checks;
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
@@ -17,6 +17,7 @@ use crate::engine::error::EngineError;
 use crate::engine::jobs::Job;
 use crate::engine::lifecycle::{Action, Event, Next, Refusal, State, step};
 use crate::engine::outcome::{belongs, in_words, last_run, never_started};
+use crate::engine::patience::until;
 use crate::engine::request::{RunIo, StopOptions, Who};
 use crate::engine::run::{Handles, Run, asked_of_kernel, bare_record};
 use crate::engine::steps::Steps;
@@ -93,10 +94,12 @@ pub(super) struct Task {
     pub(super) requests: mpsc::WeakUnboundedSender<Request>,
     /// Of the run under way.
     pub(super) checks: Option<Checks>,
+    pub(super) caller: Option<Caller>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
-    deadline: Option<Instant>,
+    /// When it is killed, if it is being stopped; when it is given up, if it is not ready.
+    pub(super) deadline: Option<Instant>,
     unheard: Option<Unheard>,
     /// When its policy starts it again.
     pub(super) due: Option<Instant>,
@@ -146,6 +149,7 @@ impl Task {
             root: Arc::default(),
         });
         let deadline = run.as_ref().and_then(|run| deadline(&run.record, record.spec.stop.timeout()));
+        let deadline = deadline.or_else(|| run.as_ref().and_then(Run::ready_by));
         let unheard = run.as_ref().and_then(|run| run.record.unheard).map(Unheard::new);
         let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
         let mut task = Self {
@@ -154,6 +158,7 @@ impl Task {
             inbox,
             requests,
             checks: None,
+            caller: None,
             record,
             state,
             run,
@@ -186,7 +191,10 @@ impl Task {
                 Input::Notified(said) => self.notified(said).await,
                 Input::Deadline => {
                     self.deadline = None;
-                    self.happened(Event::Deadline).await;
+                    match self.state {
+                        State::Readying => self.not_ready().await,
+                        _ => self.happened(Event::Deadline).await,
+                    }
                 }
                 Input::Look => {
                     self.speak();
@@ -284,6 +292,10 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
+            Request::CallerLeft { run } if self.run.as_ref().is_some_and(|now| now.record.run == run) => {
+                self.happened(Event::Leaving).await;
+            }
+            Request::CallerLeft { .. } => {}
             Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;
@@ -414,6 +426,7 @@ impl Task {
         match action {
             Action::Launch => return Ok(Some(self.launch().await)),
             Action::AskToEnd => self.ask_to_end().await,
+            Action::AwaitEnd => self.await_end(),
             Action::Hurry => self.hurry(),
             Action::KillAll => self.kill_all().await,
             Action::Freeze => self.freeze(true).await?,
@@ -434,11 +447,15 @@ impl Task {
         self.publish();
         self.see_off_last_run().await;
         let again = self.record.spec.boot.then(|| io.duplicate());
+        let caller = Caller::socket(&io);
         match start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
                 // Without it a reboot is followed by the journal alone.
                 self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
+                self.deadline = run.ready_by();
+                let number = run.record.run;
+                self.caller = caller.and_then(|socket| Caller::watch(socket, number, self.requests.clone()));
                 self.run = Some(run);
                 let ready = !run_is_unready(self.run.as_ref());
                 self.begin_health();
@@ -495,18 +512,21 @@ impl Task {
     fn speak(&mut self) {
         let (Some(unheard), Some(run)) = (&mut self.unheard, &mut self.run) else { return };
         // What cannot be looked at has ended, and that will be seen.
-        if !signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true) {
-            unheard.next = Instant::now() + unheard.pause;
-            unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
-            run.record.unheard = Some(unheard.signal);
-            return;
-        }
-        run.record.unheard = None;
-        if let Err(error) = run.handles.signal(Who::Leader, unheard.signal) {
+        let heard = signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true);
+        // What waits for signals in sigwaitinfo(2) takes it and is not seen to; to what does not, the kernel does not give it.
+        if (heard || unheard.pause == FIRST_LOOK)
+            && let Err(error) = run.handles.signal(Who::Leader, unheard.signal)
+        {
             // It has just ended by itself: the end will be seen.
             tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
         }
-        self.unheard = None;
+        if heard {
+            (run.record.unheard, self.unheard) = (None, None);
+            return;
+        }
+        unheard.next = Instant::now() + unheard.pause;
+        unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
+        run.record.unheard = Some(unheard.signal);
     }
 
     /// A timeout that is too long to be counted is none.
@@ -516,6 +536,15 @@ impl Task {
         if let Some(run) = &mut self.run {
             run.record.deadline_usec = Some(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
         }
+    }
+
+    /// The monitor has asked, and kills when the time is over; if it does not, we do a little later.
+    fn await_end(&mut self) {
+        self.set_deadline(self.record.spec.stop.timeout().saturating_add(LEAVING));
+        if let Some(run) = &mut self.run {
+            run.record.stopping = true;
+        }
+        self.save_run();
     }
 
     /// A stop that joins one under way: no later than it asks for.
@@ -621,7 +650,7 @@ impl Task {
     /// Remembers how the run ended, and forgets the run.
     async fn record_end(&mut self) {
         (self.deadline, self.unheard) = (None, None);
-        self.checks = None;
+        (self.checks, self.caller) = (None, None);
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
         self.set_handles(None);
