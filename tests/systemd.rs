@@ -17,7 +17,8 @@ use holm::systemd::{Machine, Machined, Scope, ScopeRequest, Scopes, Systemd, Sys
 async fn a_scope_is_as_the_design_wants_it() {
     let Some(systemd) = systemd().await else { return };
     let process = Process::sleeping();
-    let limits = Limits { memory: Some(Bytes(64 << 20)), cpu_usec_per_sec: Some(500_000), pids: Some(7) };
+    let limits =
+        Limits { memory: Some(Bytes(64 << 20)), cpu_usec_per_sec: Some(500_000), pids: Some(7), ..Limits::default() };
     let request = ScopeRequest { limits, ..request("t-properties", &process) };
     let scope = systemd.start(&request).await.unwrap();
     assert_eq!(scope.control_group, Path::new("/holm.slice/holm-t-properties.scope"));

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use super::error::CliError;
 use crate::client::CreateOptions;
 use crate::model::{
-    BindMount, Bytes, ContainerName, HealthAction, ImageName, LogRate, Ready, RestartWhen, Signal, SignalError, Usec,
+    BindMount, Bytes, ContainerName, CpuSet, HealthAction, ImageName, IoMax, Limits, LogRate, Ready, RestartWhen,
+    Signal, SignalError, Usec, Weight,
 };
 
 /// What defines a container.
@@ -44,6 +45,33 @@ pub(crate) struct ContainerArgs {
     /// Most tasks
     #[arg(long, value_name = "NUMBER")]
     pids_limit: Option<u64>,
+    /// Memory from which on it is slowed down and has to give some back, such as 400M
+    #[arg(long, value_name = "BYTES")]
+    memory_high: Option<Bytes>,
+    /// Most swap space, such as 1G; 0 for none
+    #[arg(long, value_name = "BYTES")]
+    memory_swap_max: Option<Bytes>,
+    /// Its share of the CPUs when others want them too: 1 to 10000 or idle; 100 when absent
+    #[arg(long, value_name = "WEIGHT", value_parser = Weight::parse_cpu)]
+    cpu_weight: Option<Weight>,
+    /// The CPUs that it runs on, such as 0-3,5
+    #[arg(long, visible_alias = "allowed-cpus", value_name = "CPUS")]
+    cpuset_cpus: Option<CpuSet>,
+    /// Its share of the disks when others want them too: 1 to 10000; 100 when absent
+    #[arg(long, value_name = "WEIGHT", value_parser = Weight::parse_io)]
+    io_weight: Option<Weight>,
+    /// Most bytes per second that it reads, such as 5M, of what its root is on, or '/dev/sda 5M'
+    #[arg(long, value_name = "[DEVICE ]BYTES")]
+    io_read_bandwidth_max: Vec<IoMax>,
+    /// Most bytes per second that it writes
+    #[arg(long, value_name = "[DEVICE ]BYTES")]
+    io_write_bandwidth_max: Vec<IoMax>,
+    /// Most reads per second
+    #[arg(long, value_name = "[DEVICE ]NUMBER")]
+    io_read_iops_max: Vec<IoMax>,
+    /// Most writes per second
+    #[arg(long, value_name = "[DEVICE ]NUMBER")]
+    io_write_iops_max: Vec<IoMax>,
     /// Size of the root file system, such as 10G
     #[arg(long, value_name = "BYTES")]
     size: Option<Bytes>,
@@ -234,9 +262,20 @@ impl ContainerArgs {
             }),
             read_only: self.read_only,
             mounts: self.volume,
-            memory: self.memory,
-            tasks: self.pids_limit,
-            cpu_usec_per_sec: self.cpus,
+            limits: Limits {
+                memory: self.memory,
+                cpu_usec_per_sec: self.cpus,
+                pids: self.pids_limit,
+                memory_high: self.memory_high,
+                memory_swap: self.memory_swap_max,
+                cpu_weight: self.cpu_weight,
+                allowed_cpus: self.cpuset_cpus,
+                io_weight: self.io_weight,
+                io_read_bandwidth: some(self.io_read_bandwidth_max),
+                io_write_bandwidth: some(self.io_write_bandwidth_max),
+                io_read_iops: some(self.io_read_iops_max),
+                io_write_iops: some(self.io_write_iops_max),
+            },
             size: self.size,
             slice: self.slice,
             stop_signal: self.stop_signal,
@@ -268,6 +307,10 @@ impl ContainerArgs {
             no_new_privileges: self.new_privileges.then_some(false),
         })
     }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 /// `NAME=VALUE` entries: files first, then single ones, then our TERM for a terminal unless something set it.

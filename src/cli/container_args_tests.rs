@@ -125,17 +125,56 @@ fn every_option_has_its_key() {
 }
 
 #[test]
+fn limits_are_in_systemds_words() {
+    let line = [
+        "--memory-high",
+        "400M",
+        "--memory-swap-max",
+        "0",
+        "--cpu-weight",
+        "idle",
+        "--cpuset-cpus",
+        "0-1,9",
+        "--io-weight",
+        "50",
+        "--io-read-bandwidth-max",
+        "5M",
+        "--io-read-bandwidth-max",
+        "/dev/sda 6M",
+        "--io-write-bandwidth-max",
+        "7M",
+        "--io-read-iops-max",
+        "8",
+        "--io-write-iops-max",
+        "9K",
+        "debian",
+    ];
+    let expected = json!({
+        "MemoryHigh": 400u64 << 20, "MemorySwapMax": 0, "CPUWeight": 0, "AllowedCPUs": [3, 2], "IOWeight": 50,
+        "IOReadBandwidthMax": [["", 5_000_000], ["/dev/sda", 6_000_000]], "IOWriteBandwidthMax": [["", 7_000_000]],
+        "IOReadIOPSMax": [["", 8]], "IOWriteIOPSMax": [["", 9000]],
+    });
+    assert_eq!(request(&line), expected);
+}
+
+#[test]
 fn every_key_has_the_type_that_the_page_says() {
     let mut options = CreateOptions { init: Some(true), entrypoint: Some(vec![]), ..CreateOptions::default() };
     options.mounts = vec![BindMount { source: "/a".into(), destination: "/b".into(), read_only: true }];
     options.labels = [("a".into(), "b".into())].into();
-    options.memory = Some(Bytes(1));
+    options.limits.memory = Some(Bytes(1));
+    options.limits.allowed_cpus = Some("0".parse().unwrap());
+    options.limits.cpu_weight = Some(Weight::IDLE);
+    options.limits.io_read_iops = Some(vec!["5".parse().unwrap()]);
     options.stop_signal = Some(Signal::TERM);
     let signatures: BTreeMap<_, _> =
         options.into_dict().iter().map(|(key, value)| (*key, value.value_signature().to_string())).collect();
     let expected = [
+        ("AllowedCPUs", "ay"),
         ("BindMounts", "a(ssb)"),
+        ("CPUWeight", "t"),
         ("Entrypoint", "as"),
+        ("IOReadIOPSMax", "a(st)"),
         ("Init", "b"),
         ("Labels", "a{ss}"),
         ("MemoryMax", "t"),
@@ -180,6 +219,10 @@ fn nonsense_is_refused_with_advice() {
     assert!(refused(&["-v", "/a:b", "debian"]).contains("absolute"));
     assert!(refused(&["--memory", "much", "debian"]).contains("512M"));
     assert!(refused(&["--cpus", "0", "debian"]).contains("above 0"));
+    assert!(refused(&["--cpu-weight", "0", "debian"]).contains("from 1 to 10000, or idle"));
+    assert!(refused(&["--io-weight", "idle", "debian"]).contains("from 1 to 10000"));
+    assert!(refused(&["--allowed-cpus", "3-1", "debian"]).contains("0-3,5"));
+    assert!(refused(&["--io-read-iops-max", "/dev/sda:5", "debian"]).contains("'/dev/sda 5M'"));
     assert!(refused(&["--network", "bridge", "debian"]).contains("possible values"));
     assert!(refused(&["--name", "a/b", "debian"]).contains("not a valid container name"));
     assert!(refused(&["-p", "80:80", "debian"]).contains("-p"));

@@ -29,6 +29,7 @@ mod stamp;
 mod system;
 mod terminal;
 mod verb;
+mod warnings;
 
 use std::process::ExitCode;
 

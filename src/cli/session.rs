@@ -16,6 +16,7 @@ use super::exit::{self, Status};
 use super::notify;
 use super::output;
 use super::terminal::{self, Terminal};
+use super::warnings;
 use crate::client::{Client, ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
 use crate::model::{Exit, Service};
 use crate::sys::{proc, signal};
@@ -44,6 +45,8 @@ pub(crate) struct Start<'a> {
     pub(crate) jobs: &'a mut Jobs,
     pub(crate) job: &'a OwnedObjectPath,
     pub(crate) name: &'a str,
+    /// Whether there may be something to tell about its limits.
+    pub(crate) limited: bool,
     /// Whether it is done once the program runs, as one of which we hear the end did.
     pub(crate) at_exec: bool,
 }
@@ -151,7 +154,9 @@ impl Session {
                 },
                 ended = start_end(start.as_mut()) => {
                     ended?;
-                    start = None;
+                    if start.take().is_some_and(|start| start.limited) {
+                        payload.tell_warnings();
+                    }
                     notify::ready();
                     early.drain(..).for_each(|signal| payload.kill(signal));
                 }
@@ -263,6 +268,13 @@ pub(crate) async fn interrupted() -> Outcome {
 }
 
 impl Payload {
+    /// Tells, without waiting, what holmd has to say about its limits.
+    fn tell_warnings(&self) {
+        if let Self::Container(container, _, name) = self.clone() {
+            tokio::spawn(async move { warnings::tell(&container, &name).await });
+        }
+    }
+
     /// Sends a signal, without waiting: the daemon may be slow or away, and the payload's end must not be missed for it.
     fn kill(&self, signal: i32) {
         let payload = self.clone();

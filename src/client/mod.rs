@@ -23,7 +23,7 @@ mod value;
 pub use error::ClientError;
 pub use jobs::{Goal, JobProgress, Jobs};
 pub use monitor::{Monitor, MonitorEnd, MonitorEvent};
-pub use options::{CreateOptions, ExecOptions, Io, Options};
+pub use options::{CreateOptions, ExecOptions, Io, Options, limits};
 pub use path::object_name;
 pub use proxies::{
     CheckReport, ContainerProxy, DeviceSetProxy, ImageProxy, JobProxy, ManagerProxy, ProcessProxy, TrimReport,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use zbus::{Fd, Variant};
 
-use crate::model::{BindMount, Bytes, Signal, Usec};
+use crate::model::{BindMount, Bytes, IoMax, Limits, Signal, Usec, Weight};
 
 /// Options as they are passed. What is absent is not in it: the image and the daemon's configuration decide.
 pub type Options = HashMap<&'static str, Variant<'static>>;
@@ -37,12 +37,8 @@ pub struct CreateOptions {
     pub read_only: bool,
     /// Host paths seen inside.
     pub mounts: Vec<BindMount>,
-    /// Bytes of memory.
-    pub memory: Option<Bytes>,
-    /// Number of tasks.
-    pub tasks: Option<u64>,
-    /// µs of CPU time per second.
-    pub cpu_usec_per_sec: Option<Usec>,
+    /// Limits.
+    pub limits: Limits,
     /// Size of the root.
     pub size: Option<Bytes>,
     /// Slice of the scope.
@@ -111,9 +107,7 @@ impl CreateOptions {
         dict.some("Network", self.network);
         dict.flag("ReadOnly", self.read_only);
         dict.list("BindMounts", self.mounts.into_iter().map(|m| (m.source, m.destination, m.read_only)).collect());
-        dict.some("MemoryMax", self.memory.map(|bytes| bytes.0));
-        dict.some("TasksMax", self.tasks);
-        dict.some("CPUQuotaPerSecUSec", self.cpu_usec_per_sec);
+        dict.limits(self.limits);
         dict.some("Size", self.size.map(|bytes| bytes.0));
         dict.some("Slice", self.slice);
         dict.some("StopSignal", self.stop_signal.map(Signal::number));
@@ -142,6 +136,13 @@ impl CreateOptions {
         dict.some("NoNewPrivileges", self.no_new_privileges);
         dict.0
     }
+}
+
+/// Limits to set, each as systemd has it; what is absent is not sent.
+pub fn limits(limits: Limits) -> Options {
+    let mut dict = Dict::default();
+    dict.limits(limits);
+    dict.0
 }
 
 /// A process to run in a running container.
@@ -230,6 +231,24 @@ impl Dict {
         if let Some(value) = value {
             self.0.insert(key, value.into());
         }
+    }
+
+    fn limits(&mut self, limits: Limits) {
+        self.some("MemoryMax", limits.memory.map(|bytes| bytes.0));
+        self.some("TasksMax", limits.pids);
+        self.some("CPUQuotaPerSecUSec", limits.cpu_usec_per_sec);
+        self.some("MemoryHigh", limits.memory_high.map(|bytes| bytes.0));
+        self.some("MemorySwapMax", limits.memory_swap.map(|bytes| bytes.0));
+        self.some("CPUWeight", limits.cpu_weight.map(Weight::number));
+        self.some("AllowedCPUs", limits.allowed_cpus.map(|cpus| cpus.to_mask()));
+        self.some("IOWeight", limits.io_weight.map(Weight::number));
+        let devices = |list: Vec<IoMax>| -> Vec<(String, u64)> {
+            list.into_iter().map(|max| (max.device.unwrap_or_default(), max.per_sec)).collect()
+        };
+        self.some("IOReadBandwidthMax", limits.io_read_bandwidth.map(devices));
+        self.some("IOWriteBandwidthMax", limits.io_write_bandwidth.map(devices));
+        self.some("IOReadIOPSMax", limits.io_read_iops.map(devices));
+        self.some("IOWriteIOPSMax", limits.io_write_iops.map(devices));
     }
 
     fn list<T>(&mut self, key: &'static str, values: Vec<T>)

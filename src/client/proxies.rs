@@ -127,6 +127,9 @@ pub trait Container {
     /// The plain word for how it ended.
     #[zbus(property)]
     fn result(&self) -> zbus::Result<String>;
+    /// Which of its limits have no effect on this host.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn warnings(&self) -> zbus::Result<Vec<String>>;
     /// Its snapshots, and when each was made.
     #[zbus(property)]
     fn snapshots(&self) -> zbus::Result<Vec<(String, u64)>>;

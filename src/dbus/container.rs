@@ -147,8 +147,10 @@ impl Container {
         Ok(())
     }
 
-    /// Changes what it may use, for good and at once. Options: MemoryMax t, TasksMax t, CPUQuotaPerSecUSec t, each
-    /// 18446744073709551615 for no limit; Size t of the root, which can only grow.
+    /// Changes what it may use, for good and at once. Options: MemoryMax t, MemoryHigh t, MemorySwapMax t, TasksMax t,
+    /// CPUQuotaPerSecUSec t, CPUWeight t, IOWeight t, each 18446744073709551615 for none; AllowedCPUs ay,
+    /// IOReadBandwidthMax a(st), IOWriteBandwidthMax a(st), IOReadIOPSMax a(st), IOWriteIOPSMax a(st), each empty for none;
+    /// Size t of the root, which can only grow.
     async fn set_resources(&self, resources: Dictionary, #[zbus(header)] header: Header<'_>) -> Result<()> {
         let request = requests::resources(resources)?;
         let room = self.manage(&header, "set-resources").await?;
@@ -440,6 +442,12 @@ impl Container {
     #[zbus(property)]
     fn size(&self) -> u64 {
         self.view.get().spec.size.map_or(0, |size| size.0)
+    }
+
+    /// What of its limits has no effect on this host, a sentence each; nothing while it does not run.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn warnings(&self) -> Vec<String> {
+        self.view.get().warnings()
     }
 
     /// The caller's notes.

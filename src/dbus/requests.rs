@@ -13,8 +13,8 @@ use crate::engine::{
     StopOptions, WantedBy, Who,
 };
 use crate::model::{
-    BindMount, Boot, Bytes, Capabilities, ContainerName, ImageName, Lifetime, Limits, LogRate, NetworkMode,
-    RestartPolicy, Signal, SnapshotName,
+    BindMount, Boot, Bytes, Capabilities, ContainerName, CpuSet, ImageName, IoMax, Lifetime, Limits, LogRate,
+    NetworkMode, RestartPolicy, Signal, SnapshotName, Weight,
 };
 
 /// Most bytes of command line and environment together. The kernel takes a quarter of the stack limit (execve(2)), 2 MiB
@@ -223,6 +223,15 @@ fn limits(options: &mut Options) -> Result<Limits> {
         memory: options.parse("MemoryMax", positive)?.map(Bytes),
         pids: options.parse("TasksMax", positive)?,
         cpu_usec_per_sec: options.parse("CPUQuotaPerSecUSec", positive)?,
+        memory_high: options.parse("MemoryHigh", positive)?.map(Bytes),
+        memory_swap: options.take("MemorySwapMax")?.map(Bytes),
+        cpu_weight: options.parse("CPUWeight", Weight::of_cpu)?,
+        allowed_cpus: options.parse("AllowedCPUs", |mask: Vec<u8>| CpuSet::from_mask(&mask))?,
+        io_weight: options.parse("IOWeight", Weight::of_io)?,
+        io_read_bandwidth: options.parse("IOReadBandwidthMax", io_max)?,
+        io_write_bandwidth: options.parse("IOWriteBandwidthMax", io_max)?,
+        io_read_iops: options.parse("IOReadIOPSMax", io_max)?,
+        io_write_iops: options.parse("IOWriteIOPSMax", io_max)?,
     })
 }
 
@@ -291,6 +300,10 @@ fn bind_mounts(mounts: Vec<(String, String, bool)>) -> Parsed<Vec<BindMount>> {
 
 fn positive(number: u64) -> Parsed<u64> {
     if number > 0 { Ok(number) } else { Err("must be greater than 0; leave it out for no limit of its own".into()) }
+}
+
+fn io_max(list: Vec<(String, u64)>) -> Parsed<Vec<IoMax>> {
+    list.iter().map(|(device, per_sec)| IoMax::new(device, *per_sec)).collect()
 }
 
 fn at_least_one(number: u32) -> Parsed<u32> {

@@ -39,6 +39,15 @@ fn every_option_of_create_arrives() {
             ("MemoryMax", 1024u64.into()),
             ("TasksMax", 10u64.into()),
             ("CPUQuotaPerSecUSec", 1_500_000u64.into()),
+            ("MemoryHigh", 512u64.into()),
+            ("MemorySwapMax", 0u64.into()),
+            ("CPUWeight", 0u64.into()),
+            ("AllowedCPUs", vec![0b0010_1111u8].into()),
+            ("IOWeight", 50u64.into()),
+            ("IOReadBandwidthMax", vec![("", 5_000_000u64), ("/dev/sda", 7)].into()),
+            ("IOWriteBandwidthMax", vec![("", 6_000_000u64)].into()),
+            ("IOReadIOPSMax", vec![("", 70u64)].into()),
+            ("IOWriteIOPSMax", Vec::<(&str, u64)>::new().into()),
             ("Size", 4096u64.into()),
             ("Slice", "holm-web.slice".into()),
             ("StopSignal", 3i32.into()),
@@ -78,7 +87,22 @@ fn every_option_of_create_arrives() {
     assert!(request.terminal && request.init && request.read_only);
     assert_eq!(request.network, Some(NetworkMode::Host));
     assert_eq!(request.mounts, [BindMount { source: "/src".into(), destination: "/dst".into(), read_only: true }]);
-    assert_eq!(request.limits, Limits { memory: Some(Bytes(1024)), cpu_usec_per_sec: Some(1_500_000), pids: Some(10) });
+    let io = |text: &str| text.parse::<IoMax>().unwrap();
+    let limits = Limits {
+        memory: Some(Bytes(1024)),
+        cpu_usec_per_sec: Some(1_500_000),
+        pids: Some(10),
+        memory_high: Some(Bytes(512)),
+        memory_swap: Some(Bytes(0)),
+        cpu_weight: Some(Weight::IDLE),
+        allowed_cpus: Some("0-3,5".parse().unwrap()),
+        io_weight: Some(Weight::parse_io("50").unwrap()),
+        io_read_bandwidth: Some(vec![io("5M"), io("/dev/sda 7")]),
+        io_write_bandwidth: Some(vec![io("6M")]),
+        io_read_iops: Some(vec![io("70")]),
+        io_write_iops: Some(vec![]),
+    };
+    assert_eq!(request.limits, limits);
     assert_eq!(request.size, Some(Bytes(4096)));
     assert_eq!(request.slice.as_deref(), Some("holm-web.slice"));
     assert_eq!(request.stop_signal.unwrap().number(), 3);
@@ -133,6 +157,12 @@ fn values_out_of_range_are_refused_by_name() {
         ("MemoryMax", 0u64.into()),
         ("TasksMax", 0u64.into()),
         ("CPUQuotaPerSecUSec", 0u64.into()),
+        ("MemoryHigh", 0u64.into()),
+        ("CPUWeight", 10_001u64.into()),
+        ("IOWeight", 0u64.into()),
+        ("AllowedCPUs", vec![1u8; 1025].into()),
+        ("IOReadBandwidthMax", vec![("", 0u64)].into()),
+        ("IOWriteIOPSMax", vec![("sda", 5u64)].into()),
         ("Size", 0u64.into()),
         ("Slice", "web.scope".into()),
         ("Slice", "a--b.slice".into()),

@@ -97,6 +97,7 @@ impl Cgroup {
             memory: read_number(&self.path.join("memory.max")).map(Bytes),
             cpu_usec_per_sec: fs::read_to_string(self.path.join("cpu.max")).ok().and_then(|text| cpu_limit(&text)),
             pids: read_number(&self.path.join("pids.max")),
+            ..Limits::default()
         }
     }
 
@@ -217,11 +218,13 @@ fn signal_member(pid: u32, group: &Path, signal: Signal) {
 }
 
 /// Figures that are a file with one number.
-const SINGLE: [(&str, &str); 7] = [
+const SINGLE: [(&str, &str); 9] = [
     ("MemoryCurrent", "memory.current"),
     ("MemoryPeak", "memory.peak"),
     ("MemoryMax", "memory.max"),
+    ("MemoryHigh", "memory.high"),
     ("MemorySwapCurrent", "memory.swap.current"),
+    ("MemorySwapMax", "memory.swap.max"),
     ("TasksCurrent", "pids.current"),
     ("TasksPeak", "pids.peak"),
     ("TasksMax", "pids.max"),
@@ -359,7 +362,10 @@ mod tests {
         for (file, text) in [("memory.max", "max\n"), ("pids.max", "40\n"), ("cpu.max", "150000 100000\n")] {
             fs::write(cgroup.path().join(file), text).unwrap();
         }
-        assert_eq!(cgroup.limits(), Limits { memory: None, cpu_usec_per_sec: Some(1_500_000), pids: Some(40) });
+        assert_eq!(
+            cgroup.limits(),
+            Limits { memory: None, cpu_usec_per_sec: Some(1_500_000), pids: Some(40), ..Limits::default() }
+        );
         assert_eq!(cpu_limit("max 100000\n"), None);
         assert_eq!(cpu_limit("1 0"), None);
     }

@@ -65,7 +65,7 @@ pub(super) fn define(
         network,
         read_only: request.read_only,
         mounts: request.mounts,
-        limits: Limits { pids: request.limits.pids.or(defaults.pids_limit), ..request.limits },
+        limits: Limits { pids: request.limits.pids.or(defaults.pids_limit), ..request.limits }.without_infinity(),
         size: request.size,
         slice: request.slice,
         stop,
@@ -266,6 +266,9 @@ pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     }
     if limits.pids == Some(0) {
         return Err(invalid("the limit of tasks is 0: nothing can run in that"));
+    }
+    if limits.memory_high.is_some_and(|memory| memory.0 < 1 << 20) {
+        return Err(invalid("the memory is slowed down from below 1M on: nothing can run in that"));
     }
     Ok(())
 }

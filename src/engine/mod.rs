@@ -12,6 +12,7 @@
 //! | `outcome.rs` | how a run ended, pure |
 //! | `restart.rs` | whether and when its policy starts a container again, pure |
 //! | `cgroup.rs` | freeze, kill, figures |
+//! | `limits.rs` | limits on their way to systemd, and those without effect |
 //! | `exec.rs` | processes that enter a running container |
 //! | `table.rs` | what the parts share: tables, tools, settings |
 //! | `reconcile.rs` | disk, kernel and systemd → the truth, at start |
@@ -37,6 +38,7 @@ mod exec;
 mod images;
 mod jobs;
 mod lifecycle;
+mod limits;
 mod outcome;
 mod patience;
 mod pressure;

@@ -165,7 +165,7 @@ pub struct CloneRequest {
 }
 
 /// What a container may use from now on. What is absent stays as it is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ResourceRequest {
     /// Limits; each that is absent stays.
     pub limits: Limits,

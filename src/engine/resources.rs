@@ -27,12 +27,8 @@ impl Engine {
         if request.limits == Limits::default() {
             return Ok(());
         }
-        let before = container.view().spec.limits;
-        let limits = Limits {
-            memory: request.limits.memory.or(before.memory),
-            cpu_usec_per_sec: request.limits.cpu_usec_per_sec.or(before.cpu_usec_per_sec),
-            pids: request.limits.pids.or(before.pids),
-        };
-        container.ask_and_wait(|reply| Request::Limit { limits, reply }).await
+        let before = container.view().spec.limits.clone();
+        let limits = request.limits.over(before);
+        container.ask_and_wait(|reply| Request::Limit { limits: Box::new(limits), reply }).await
     }
 }

@@ -21,7 +21,7 @@ use super::error::EngineError;
 use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
-use super::{Inner, blocking, container_device, patience, table};
+use super::{Inner, blocking, container_device, limits, patience, table};
 use crate::model::{ContainerSpec, ExitRecord, HealthState, Limits, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
@@ -138,7 +138,7 @@ async fn make_scope(
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
-        limits: limits(spec, wanted_by),
+        limits: limits::with_devices(engine, &within_service(spec, wanted_by)).await?,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
         log: UnitLog { fields: log_fields(spec, record.run, wanted_by), rate: spec.log_rate },
@@ -151,6 +151,7 @@ async fn make_scope(
         () = engine.closing(), if request.wanted_by.is_some() => return Err(EngineError::ShuttingDown),
     };
     steps.lap("Start");
+    limits::tell_without_effect(spec, &scope.control_group, "start");
     Ok((monitor, scope, steps))
 }
 
@@ -160,9 +161,13 @@ fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option
 }
 
 /// And its own for all that it runs: the container is beside its control group, where the kernel does not see to that.
-fn limits(spec: &ContainerSpec, wanted_by: Option<&WantedBy>) -> Limits {
+fn within_service(spec: &ContainerSpec, wanted_by: Option<&WantedBy>) -> Limits {
     let group = wanted_by.and_then(|wanted_by| wanted_by.control_group.as_ref());
-    group.map_or(spec.limits, |group| spec.limits.within(Cgroup::new(group.as_ref()).limits()))
+    let own = spec.limits.clone();
+    match group {
+        Some(group) => own.within(Cgroup::new(group.as_ref()).limits()),
+        None => own,
+    }
 }
 
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ContainerId, ContainerName, HealthCheck, ImageName, RestartPolicy, Signal, Usec};
+use super::{Bytes, ContainerId, ContainerName, HealthCheck, ImageName, Limits, RestartPolicy, Signal, Usec};
 
 /// The state shown outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -181,39 +181,6 @@ pub struct BindMount {
     pub destination: String,
     /// Whether it is read-only inside.
     pub read_only: bool,
-}
-
-/// Limits of the whole container; `None` is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory (MemoryMax=).
-    pub memory: Option<Bytes>,
-    /// CPU time per second of wall-clock time, in µs (CPUQuotaPerSecUSec=): 1 500 000 is one and a half CPUs.
-    pub cpu_usec_per_sec: Option<u64>,
-    /// Tasks (TasksMax=).
-    pub pids: Option<u64>,
-}
-
-impl Limits {
-    /// The smaller of each.
-    pub fn within(self, other: Self) -> Self {
-        let smaller = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
-        Self {
-            memory: smaller(self.memory.map(|bytes| bytes.0), other.memory.map(|bytes| bytes.0)).map(Bytes),
-            cpu_usec_per_sec: smaller(self.cpu_usec_per_sec, other.cpu_usec_per_sec),
-            pids: smaller(self.pids, other.pids),
-        }
-    }
-
-    /// What systemd calls infinity (`UINT64_MAX`) as what it is: no limit.
-    pub fn without_infinity(self) -> Self {
-        let finite = |value: &u64| *value != u64::MAX;
-        Self {
-            memory: self.memory.filter(|bytes| finite(&bytes.0)),
-            cpu_usec_per_sec: self.cpu_usec_per_sec.filter(finite),
-            pids: self.pids.filter(finite),
-        }
-    }
 }
 
 /// How a container is stopped.

@@ -157,6 +157,10 @@ pub trait DeviceSet: Send + Sync + fmt::Debug {
     /// when it is `Full`, the last reserve is given to the writers after this returned. Driver `copy` never calls.
     fn on_pressure(&self, listener: PressureListener);
 
+    /// What the bytes of all trees are on: the block device of the pool's data, or the directory with driver `copy`. What a
+    /// container reads and writes of its root arrives there on its behalf.
+    fn backing(&self) -> Result<PathBuf, StorageError>;
+
     /// What the administrator should know about how this host is set up; each a line for the log at the start.
     fn warnings(&self) -> Vec<String>;
 

@@ -132,6 +132,10 @@ impl DeviceSet for OutOfOrder {
 
     fn on_pressure(&self, _: PressureListener) {}
 
+    fn backing(&self) -> Result<PathBuf, StorageError> {
+        self.refuse()
+    }
+
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

@@ -198,6 +198,10 @@ impl DeviceSet for View {
 
     fn on_pressure(&self, _listener: PressureListener) {}
 
+    fn backing(&self) -> Result<PathBuf, StorageError> {
+        self.set.backing()
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.set.warnings()
     }

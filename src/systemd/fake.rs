@@ -133,7 +133,7 @@ impl Scopes for FakeScopes {
 
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>> {
         Box::pin(async move {
-            self.state().limits.push((unit.to_owned(), *limits));
+            self.state().limits.push((unit.to_owned(), limits.clone()));
             Ok(())
         })
     }

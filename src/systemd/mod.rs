@@ -58,7 +58,7 @@ pub trait Scopes: Send + Sync + std::fmt::Debug {
     /// daemon leaves that is killed while it asks for one.
     fn clear_empty(&self) -> BoxFuture<'_, Result<usize, SystemdError>>;
 
-    /// Changes a running scope's limits (SetUnitProperties, runtime only).
+    /// Changes a running scope's limits to exactly these, with every device named (SetUnitProperties, runtime only).
     fn set_limits<'a>(&'a self, unit: &'a str, limits: &'a Limits) -> BoxFuture<'a, Result<(), SystemdError>>;
 
     /// Thaws a scope that somebody froze as a unit (`systemctl freeze`). Fine if it is not frozen.
@@ -121,7 +121,7 @@ pub struct ScopeRequest {
     pub pid: u32,
     /// The slice.
     pub slice: String,
-    /// Limits.
+    /// Limits, with every device named.
     pub limits: Limits,
     /// How long systemd waits after its own stop signal, in µs: the container's stop timeout and a margin.
     pub timeout_stop_usec: u64,

@@ -2,7 +2,7 @@
 
 use zbus::Variant;
 
-use crate::model::Limits;
+use crate::model::{CpuSet, IoMax, Limits, Weight};
 
 use super::ScopeRequest;
 
@@ -64,11 +64,31 @@ pub(super) fn of_scope(request: &ScopeRequest, order: &Order) -> Vec<Property> {
 
 /// The properties that set exactly these limits on a running scope, taking away what is not among them.
 pub(super) fn of_limits(limits: &Limits) -> Vec<Property> {
-    vec![
+    let mut properties = vec![
         must("MemoryMax", limits.memory.map_or(INFINITY, |bytes| bytes.0)),
         must("CPUQuotaPerSecUSec", limits.cpu_usec_per_sec.unwrap_or(INFINITY)),
         must("TasksMax", limits.pids.unwrap_or(INFINITY)),
-    ]
+        must("MemoryHigh", limits.memory_high.map_or(INFINITY, |bytes| bytes.0)),
+        must("MemorySwapMax", limits.memory_swap.map_or(INFINITY, |bytes| bytes.0)),
+        must("CPUWeight", limits.cpu_weight.map_or(INFINITY, Weight::number)),
+        must("AllowedCPUs", limits.allowed_cpus.as_ref().map(CpuSet::to_mask).unwrap_or_default()),
+        must("IOWeight", limits.io_weight.map_or(INFINITY, Weight::number)),
+    ];
+    let io = [
+        ("IOReadBandwidthMax", &limits.io_read_bandwidth),
+        ("IOWriteBandwidthMax", &limits.io_write_bandwidth),
+        ("IOReadIOPSMax", &limits.io_read_iops),
+        ("IOWriteIOPSMax", &limits.io_write_iops),
+    ];
+    properties.extend(io.into_iter().flat_map(|(name, list)| of_devices(name, list.as_deref().unwrap_or_default())));
+    properties
+}
+
+/// A list that is set adds to what is there, and an empty one takes that away.
+fn of_devices(name: &'static str, list: &[IoMax]) -> Vec<Property> {
+    let devices: Vec<_> = list.iter().map(|max| (max.device.clone().unwrap_or_default(), max.per_sec)).collect();
+    let none = must(name, Vec::<(String, u64)>::new());
+    if devices.is_empty() { vec![none] } else { vec![none, must(name, devices)] }
 }
 
 /// A scope that a unit wants: stopped by systemd itself, after that unit, before what that unit needs, and before what
@@ -84,7 +104,8 @@ fn of_order_at_shutdown(wanted_by: Option<&str>, order: &Order) -> Vec<Property>
 
 /// The limits of a new scope. A new one has no limit on memory and CPU, but one on tasks: DefaultTasksMax=.
 fn of_new_limits(limits: &Limits) -> Vec<Property> {
-    let unset = |property: &Property| property.value == Variant::U64(INFINITY) && property.name != "TasksMax";
+    let nothing = [Variant::U64(INFINITY), Vec::<u8>::new().into(), Vec::<(String, u64)>::new().into()];
+    let unset = |property: &Property| nothing.contains(&property.value) && property.name != "TasksMax";
     of_limits(limits).into_iter().filter(|property| !unset(property)).collect()
 }
 
@@ -156,7 +177,12 @@ mod tests {
         assert_eq!(value(&properties, "CPUQuotaPerSecUSec"), None);
         assert_eq!(value(&properties, "TasksMax").unwrap(), "uint64 18446744073709551615", "systemd has a default");
 
-        let limits = Limits { memory: Some(Bytes(1 << 20)), cpu_usec_per_sec: Some(1_500_000), pids: Some(7) };
+        let limits = Limits {
+            memory: Some(Bytes(1 << 20)),
+            cpu_usec_per_sec: Some(1_500_000),
+            pids: Some(7),
+            ..Limits::default()
+        };
         let properties = of_scope(&ScopeRequest { limits, ..request() }, &Order::default());
         assert_eq!(value(&properties, "MemoryMax").unwrap(), "uint64 1048576");
         assert_eq!(value(&properties, "CPUQuotaPerSecUSec").unwrap(), "uint64 1500000");
@@ -166,7 +192,39 @@ mod tests {
     #[test]
     fn a_changed_limit_can_be_taken_away() {
         let properties = of_limits(&Limits::default());
-        assert_eq!(properties.len(), 3);
-        assert!(properties.iter().all(|property| property.value == Variant::U64(INFINITY)));
+        assert_eq!(properties.len(), 12);
+        let nothing = [Variant::U64(INFINITY), Vec::<u8>::new().into(), Vec::<(String, u64)>::new().into()];
+        assert!(properties.iter().all(|property| nothing.contains(&property.value)), "{properties:?}");
+    }
+
+    #[test]
+    fn shares_and_devices_are_in_systemds_words() {
+        let limits = Limits {
+            memory_high: Some(Bytes(5)),
+            memory_swap: Some(Bytes(0)),
+            cpu_weight: Some(Weight::IDLE),
+            allowed_cpus: Some("0-1,9".parse().unwrap()),
+            io_weight: Some(Weight::parse_io("7").unwrap()),
+            io_read_bandwidth: Some(vec!["/dev/loop0 5M".parse().unwrap(), "/dev/sda 3".parse().unwrap()]),
+            ..Limits::default()
+        };
+        let request = ScopeRequest { limits: limits.clone(), ..request() };
+        let properties = of_scope(&request, &Order::default());
+        let found: Vec<_> = properties[properties.len() - 7..]
+            .iter()
+            .map(|property| format!("{} {}", property.name, property.value))
+            .collect();
+        let expected = [
+            "TasksMax uint64 18446744073709551615",
+            "MemoryHigh uint64 5",
+            "MemorySwapMax uint64 0",
+            "CPUWeight uint64 0",
+            "AllowedCPUs [byte 0x03, 0x02]",
+            "IOWeight uint64 7",
+            r#"IOReadBandwidthMax [("/dev/loop0", uint64 5000000), ("/dev/sda", 3)]"#,
+        ];
+        assert_eq!(found, expected);
+        let changed: Vec<_> = of_limits(&limits).into_iter().map(|property| property.name).collect();
+        assert_eq!(changed.iter().filter(|name| **name == "IOReadBandwidthMax").count(), 2, "the old ones go first");
     }
 }

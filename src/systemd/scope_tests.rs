@@ -195,7 +195,9 @@ async fn a_scope_is_found_while_it_has_processes() {
 async fn limits_are_changed_until_the_next_boot_only() {
     let Some(host) = Host::start(Script::default()).await else { return };
     host.systemd.set_limits("holm-a.scope", &Limits { pids: Some(5), ..Limits::default() }).await.unwrap();
-    assert_eq!(host.log(), ["set holm-a.scope runtime=true MemoryMax CPUQuotaPerSecUSec TasksMax"]);
+    let names = "MemoryMax CPUQuotaPerSecUSec TasksMax MemoryHigh MemorySwapMax CPUWeight AllowedCPUs IOWeight \
+                 IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax";
+    assert_eq!(host.log(), [format!("set holm-a.scope runtime=true {names}")]);
 }
 
 #[tokio::test]

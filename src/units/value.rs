@@ -79,6 +79,11 @@ pub(super) fn size(text: &str) -> Parsed<String> {
     }
 }
 
+/// A size that may be 0.
+pub(super) fn size_or_none(text: &str) -> Parsed<String> {
+    text.parse::<Bytes>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// A number above 0, passed on as it was written.
 pub(super) fn count(text: &str) -> Parsed<String> {
     match text.parse::<u64>() {
@@ -161,6 +166,7 @@ mod tests {
     #[test]
     fn words_numbers_and_paths_are_checked() {
         assert_eq!((boolean("On"), boolean("0")), (Ok(true), Ok(false)));
+        assert!(size_or_none("0").is_ok() && size_or_none("-1").is_err());
         assert!(boolean("maybe").is_err() && size("0").is_err() && size("lots").is_err() && count("-1").is_err());
         assert!(
             absolute("/a").is_ok()

@@ -24,6 +24,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
     let host = Path::new("/");
     let mut checks =
         vec![control_groups(host), systemd(host), device_mapper(host), loop_devices(host), room(host), slice()];
+    checks.splice(1..1, weights(host));
     checks.extend(bus().await);
     if args.json {
         output::write_json(&checks.iter().map(Check::to_json).collect())?;
@@ -90,14 +91,37 @@ fn control_groups(host: &Path) -> Check {
         return Check::fail(WHAT, "the unified hierarchy is not mounted on /sys/fs/cgroup", advice);
     };
     let there: Vec<_> = text.split_whitespace().collect();
-    let missing: Vec<_> = ["cpu", "memory", "pids"].into_iter().filter(|name| !there.contains(name)).collect();
+    let missing: Vec<_> = CONTROLLERS.into_iter().filter(|(name, _)| !there.contains(name)).collect();
     if missing.is_empty() {
-        Check::ok(WHAT, "unified hierarchy with cpu, memory and pids")
-    } else {
-        let found = format!("without {}", missing.join(", "));
-        Check::warn(WHAT, found, "limits of that kind have no effect; see cgroup_disable= on the kernel command line")
+        return Check::ok(WHAT, "unified hierarchy with cpu, cpuset, io, memory and pids");
     }
+    let found: Vec<_> = missing.iter().map(|(name, limits)| format!("{name} ({limits})")).collect();
+    let advice = "these limits have no effect; see cgroup_disable= on the kernel command line, or its configuration";
+    Check::warn(WHAT, format!("without {}", found.join(", without ")), advice)
 }
+
+/// The weights of devices need more of a kernel than their controller.
+fn weights(host: &Path) -> Option<Check> {
+    const WHAT: &str = "IOWeight";
+    let groups = host.join("sys/fs/cgroup");
+    if !fs::read_to_string(groups.join("cgroup.controllers")).ok()?.split_whitespace().any(|name| name == "io") {
+        return None;
+    }
+    // The first is the cost model's, in the root of the hierarchy; the other is each group's, once some disk has that scheduler.
+    let known = groups.join("io.cost.qos").exists() || groups.join("system.slice/io.bfq.weight").exists();
+    let advice =
+        "it has no effect: the kernel lacks a cost model (CONFIG_BLK_CGROUP_IOCOST), and no disk has the scheduler bfq";
+    Some(if known { Check::ok(WHAT, "can be used") } else { Check::warn(WHAT, "not there", advice) })
+}
+
+/// Controllers, and what they limit.
+const CONTROLLERS: [(&str, &str); 5] = [
+    ("cpu", "CPUQuota, CPUWeight"),
+    ("cpuset", "AllowedCPUs"),
+    ("io", "IOWeight, IOReadBandwidthMax and its kind"),
+    ("memory", "MemoryMax, MemoryHigh, MemorySwapMax"),
+    ("pids", "TasksMax"),
+];
 
 fn systemd(host: &Path) -> Check {
     const WHAT: &str = "systemd";
@@ -264,9 +288,16 @@ mod tests {
         let host = tempfile::tempdir().unwrap();
         let directory = host.path().join("sys/fs/cgroup");
         fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join("cgroup.controllers"), "cpuset cpu pids\n").unwrap();
+        fs::write(directory.join("cgroup.controllers"), "cpu pids memory\n").unwrap();
         let check = control_groups(host.path());
-        assert_eq!((check.level, check.found.as_str()), (Level::Warn, "without memory"));
+        let found = "without cpuset (AllowedCPUs), without io (IOWeight, IOReadBandwidthMax and its kind)";
+        assert_eq!((check.level, check.found.as_str()), (Level::Warn, found));
+        assert!(weights(host.path()).is_none(), "said already");
+        fs::write(directory.join("cgroup.controllers"), "cpu cpuset io pids memory\n").unwrap();
+        assert_eq!(control_groups(host.path()).level, Level::Ok);
+        assert_eq!(weights(host.path()).unwrap().level, Level::Warn);
+        fs::write(directory.join("io.cost.qos"), "").unwrap();
+        assert_eq!(weights(host.path()).unwrap().level, Level::Ok);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, notify, output, system};
+use crate::cli::{Outcome, notify, output, system, warnings};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
@@ -65,9 +65,13 @@ async fn detached(mut request: Request, given: Io) -> Outcome {
     let leaves_program = request.leaves_program;
     let client = Client::connect().await?;
     let mut jobs = Jobs::listen(&client, &[]).await?;
+    let limited = warnings::possible(&request.options);
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
     jobs.wait(&job, Goal::Running(&name), |_| {}).await?;
+    if limited {
+        warnings::tell(&client.container_at(path.clone()).await?, &name).await;
+    }
     output::write(&format!("{name}\n"))?;
     if leaves_program {
         system::advise(client.container_at(path).await?).await;
@@ -79,6 +83,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     let (mut session, io) = Session::prepare_run(streams)?;
     Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
+    let limited = warnings::possible(&request.options);
     let leaves_program = request.leaves_program;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
@@ -95,7 +100,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
         tokio::spawn(system::advise(Clone::clone(&container)));
     }
     let payload = Payload::Container(container, client.clone(), name.clone());
-    let start = Start { jobs: &mut jobs, job: &job, name: &name, at_exec };
+    let start = Start { jobs: &mut jobs, job: &job, name: &name, limited, at_exec };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
             if remove {

@@ -48,7 +48,7 @@ async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let job = container.start(&options).await?;
     // Our copy of the monitor's side of the socket would keep it open.
     drop(options);
-    let start = Start { jobs: &mut jobs, job: &job, name, at_exec };
+    let start = Start { jobs: &mut jobs, job: &job, name, limited: true, at_exec };
     let payload = Payload::Container(container, client.clone(), name.to_owned());
     match session.follow(&payload, Some(start)).await? {
         Ending::Exited(exit) => Ok(exit.into()),

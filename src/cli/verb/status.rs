@@ -39,6 +39,7 @@ async fn status(client: &Client, name: &str, lines: u32) -> Result<String, CliEr
     report.line("OS", &container.get_os_release().await.ok().and_then(os).unwrap_or_default());
     report.line("Unit", &properties.text("Unit"));
     limits(&mut report, &figures(client, name).await.unwrap_or_default());
+    report.lines("Warnings", container.warnings().await.unwrap_or_default().iter().map(String::as_str));
     report.line("Root", &root(client, &properties).await.ok().flatten().unwrap_or_default());
     report.line("Snapshots", &snapshots(container.snapshots().await.unwrap_or_default()));
     report.line("CGroup", &properties.text("ControlGroup"));

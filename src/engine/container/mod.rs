@@ -133,7 +133,7 @@ pub(super) enum Request {
     /// Change what it may use.
     Limit {
         /// What it may use from now on.
-        limits: Limits,
+        limits: Box<Limits>,
         /// The answer.
         reply: oneshot::Sender<Result<(), EngineError>>,
     },

@@ -1,5 +1,6 @@
 //! What a container's task does to its root and its record.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -9,6 +10,7 @@ use super::task::{Goal, Task};
 use crate::engine::blocking;
 use crate::engine::error::EngineError;
 use crate::engine::lifecycle::{Refusal, State};
+use crate::engine::limits;
 use crate::engine::steps::Steps;
 use crate::engine::table::{container_device, snapshot_device};
 use crate::engine::view::JobResult;
@@ -57,10 +59,14 @@ impl Task {
     /// systemd first: a limit that it does not take is not written down.
     pub(super) async fn limit(&mut self, limits: Limits) -> Result<(), EngineError> {
         if let Some(run) = &self.run {
-            self.engine.scopes.set_limits(&run.record.unit, &limits).await?;
+            let named = limits::with_devices(&self.engine, &limits).await?;
+            self.engine.scopes.set_limits(&run.record.unit, &named).await?;
         }
         let mut record = self.record.clone();
         record.spec.limits = limits.without_infinity();
+        if let Some(run) = &self.run {
+            limits::tell_without_effect(&record.spec, Path::new(&run.record.control_group), "set-resources");
+        }
         self.replace_record(record).await
     }
 

@@ -274,7 +274,7 @@ impl Task {
                 let _ = reply.send(result);
             }
             Request::Limit { limits, reply } => {
-                let result = self.limit(limits).await;
+                let result = self.limit(*limits).await;
                 let _ = reply.send(result);
             }
             Request::Resized { size, reply } => {

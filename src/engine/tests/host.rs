@@ -291,6 +291,10 @@ impl DeviceSet for Faulty {
         self.set.deactivate_device(id)
     }
 
+    fn backing(&self) -> Result<PathBuf, StorageError> {
+        self.set.backing()
+    }
+
     fn exclusive(&self) -> Result<BTreeMap<DeviceId, Bytes>, StorageError> {
         self.set.exclusive()
     }

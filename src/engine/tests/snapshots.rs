@@ -134,7 +134,7 @@ async fn limits_change_at_once_and_for_good() {
     engine.set_resources(&name("web"), ResourceRequest { limits, size: None }).await.unwrap();
     let more = Limits { memory: Some(Bytes(u64::MAX)), ..Limits::default() };
     engine.set_resources(&name("web"), ResourceRequest { limits: more, size: None }).await.unwrap();
-    let now = engine.look("web").spec.limits;
+    let now = engine.look("web").spec.limits.clone();
     assert_eq!((now.memory, now.pids), (None, Some(9)));
     let small = Limits { memory: Some(Bytes(1)), ..Limits::default() };
     let refused = engine.set_resources(&name("web"), ResourceRequest { limits: small, size: None }).await.unwrap_err();

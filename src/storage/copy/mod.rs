@@ -309,6 +309,10 @@ impl DeviceSet for CopyDeviceSet {
 
     fn on_pressure(&self, _listener: PressureListener) {}
 
+    fn backing(&self) -> Result<PathBuf, StorageError> {
+        Ok(self.shared.directory().to_owned())
+    }
+
     fn warnings(&self) -> Vec<String> {
         if self.shares {
             return Vec::new();

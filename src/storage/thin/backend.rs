@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::metadata::Listing;
@@ -50,6 +50,8 @@ pub(super) trait Pool {
     fn reserve(&self) -> io::Result<()>;
     /// An upper bound of what the page cache has not written yet.
     fn dirty(&self) -> Bytes;
+    /// The block device of the data.
+    fn backing(&self) -> io::Result<PathBuf>;
     /// What the administrator should know about how this host is set up.
     fn warnings(&self) -> Vec<String>;
     /// Deactivates the pool as soon as no device of it is active; false when it is not ours to deactivate.

@@ -268,6 +268,13 @@ impl Pool for Kernel {
         growth::dirty()
     }
 
+    fn backing(&self) -> io::Result<PathBuf> {
+        let missing = || io::Error::from_raw_os_error(libc::ENXIO);
+        let (_, params) = self.control.table(&self.pool)?.ok_or_else(missing)?;
+        // Metadata comes first.
+        block::node(params.split(' ').nth(1).ok_or_else(missing)?)
+    }
+
     fn warnings(&self) -> Vec<String> {
         growth::warnings()
     }

@@ -310,6 +310,10 @@ impl DeviceSet for ThinDeviceSet {
         self.core.listen(listener);
     }
 
+    fn backing(&self) -> Result<PathBuf, StorageError> {
+        self.core.backend.backing().map_err(|source| self.core.settings.failed("find the data of", source))
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.core.backend.warnings()
     }

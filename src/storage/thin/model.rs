@@ -389,6 +389,10 @@ impl Pool for Model {
         Bytes(0)
     }
 
+    fn backing(&self) -> io::Result<PathBuf> {
+        Ok(PathBuf::from("/dev/loop0"))
+    }
+
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

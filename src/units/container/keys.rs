@@ -6,7 +6,7 @@ use super::super::problem::shown;
 use super::super::value::{self, Parsed};
 use super::super::words::{is_open, split};
 use super::{Container, Reload, mounts};
-use crate::model::{ContainerName, ImageName};
+use crate::model::{ContainerName, CpuSet, ImageName, IoMax, Weight};
 
 /// Those that are used. `docs/units.md` has them as a table, and a test holds it against this one.
 pub(in super::super) const KEYS: &[Key<Container>] = &[
@@ -111,6 +111,42 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
     }),
     Key::once("PidsLimit", "NUMBER", "Most tasks; that of holm.toml(5) when absent", |c, v, _| {
         set(c, "--pids-limit", &value::count(v)?)
+    }),
+    Key::once("MemoryHigh", "BYTES", "Memory from which on it is slowed down and has to give some back", |c, v, _| {
+        set(c, "--memory-high", &value::size(v)?)
+    }),
+    Key::once("MemorySwapMax", "BYTES", "Most swap space; 0 for none", |c, v, _| {
+        set(c, "--memory-swap-max", &value::size_or_none(v)?)
+    }),
+    Key::once(
+        "CPUWeight",
+        "1 to 10000, idle",
+        "Its share of the CPUs when others want them too; 100 when absent",
+        |c, v, _| set(c, "--cpu-weight", &Weight::parse_cpu(v).map_err(|error| wrong(v, &error))?.to_string()),
+    ),
+    Key::once("AllowedCPUs", "CPUS", "The CPUs that it runs on, such as 0-3,5", |c, v, _| {
+        set(c, "--cpuset-cpus", &v.parse::<CpuSet>().map_err(|error| error.to_string())?.to_string())
+    }),
+    Key::once(
+        "IOWeight",
+        "1 to 10000",
+        "Its share of the disks when others want them too; 100 when absent",
+        |c, v, _| set(c, "--io-weight", &Weight::parse_io(v).map_err(|error| wrong(v, &error))?.to_string()),
+    ),
+    Key::list(
+        "IOReadBandwidthMax",
+        "[DEVICE ]BYTES",
+        "Most bytes per second that it reads, with K, M, G or T for powers of 1000: of what its root is on, or of the device",
+        |c, v, _| io_max(c, "--io-read-bandwidth-max", v),
+    ),
+    Key::list("IOWriteBandwidthMax", "[DEVICE ]BYTES", "The same of what it writes", |c, v, _| {
+        io_max(c, "--io-write-bandwidth-max", v)
+    }),
+    Key::list("IOReadIOPSMax", "[DEVICE ]NUMBER", "Most reads per second", |c, v, _| {
+        io_max(c, "--io-read-iops-max", v)
+    }),
+    Key::list("IOWriteIOPSMax", "[DEVICE ]NUMBER", "Most writes per second", |c, v, _| {
+        io_max(c, "--io-write-iops-max", v)
     }),
     Key::once(
         "Slice",
@@ -255,6 +291,16 @@ fn pairs(container: &mut Container, flag: &str, value: &str, what: &str) -> Pars
         container.option(flag, &word);
     }
     Ok(())
+}
+
+/// Passed on as it was written, once it is understood.
+fn io_max(container: &mut Container, flag: &str, value: &str) -> Parsed<()> {
+    value.parse::<IoMax>()?;
+    set(container, flag, value)
+}
+
+fn wrong(value: &str, what: &str) -> String {
+    format!("'{}' is not possible: {what}", shown(value))
 }
 
 fn listen(container: &mut Container, key: &'static str, value: &str) -> Parsed<()> {
