@@ -17,6 +17,7 @@
 mod container_args;
 mod error;
 mod exit;
+mod journal;
 mod many;
 mod notify;
 mod output;
