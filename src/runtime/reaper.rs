@@ -11,6 +11,7 @@ pub(super) fn stay(command: u32) -> ! {
     // descriptor here is never dropped, because this never returns.
     let _ = process::close_from(0);
     let _ = process::set_name(c"holm-init");
+    signal::catch_all();
     let command_pid = i32::try_from(command).expect("process ids fit");
     loop {
         match signal::wait_any() {

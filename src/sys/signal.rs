@@ -60,6 +60,17 @@ pub fn block_only(signal: i32) -> io::Result<()> {
     set_mask(&set)
 }
 
+/// Has the kernel say that this process takes every signal: while one waits in sigwaitinfo(2), what it waits for counts as
+/// blocked, but is not shown so (proc_pid_status(5)). All are blocked, so that the handler never runs.
+pub fn catch_all() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the handler touches nothing. KILL, STOP and those that libc keeps for itself are refused, which is right.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
 /// Waits for any signal, all of them being blocked, and takes it (sigwaitinfo(2)). Its number.
 pub fn wait_any() -> i32 {
     let set = full_set();
@@ -73,8 +84,9 @@ pub fn wait_any() -> i32 {
     }
 }
 
-/// Whether a signal would do anything to a process now. For the first process of a pid namespace the kernel drops what that
-/// neither catches nor has blocked to take later, but for KILL and STOP (pid_namespaces(7)).
+/// Whether a signal would do anything to a process now, as far as can be seen. For the first process of a pid namespace the
+/// kernel drops what that neither catches nor has blocked to take later, but for KILL and STOP (pid_namespaces(7)). One that
+/// waits in sigwait(3) for signals without a handler takes them, and looks as if it did not.
 pub fn is_heard(pid: u32, signal: i32) -> io::Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(matches!(signal, libc::SIGKILL | libc::SIGSTOP) || !is_first(&status) || takes(&status, signal))

@@ -485,28 +485,41 @@ impl Task {
         if let Some(run) = &mut self.run {
             run.record.stopping = true;
         }
-        self.unheard = Some(Unheard::new(signal));
-        self.speak();
+        // Sent even to one that does not seem to listen: it may wait for it in a way that cannot be seen, and what is dropped
+        // does no harm.
+        self.send(signal);
+        self.unheard = Some(Unheard::new(signal)).filter(|unheard| !self.hears(unheard.signal));
+        if let Some(run) = &mut self.run {
+            run.record.unheard = self.unheard.as_ref().map(|unheard| unheard.signal);
+        }
         self.save_run();
     }
 
-    /// Sends the stop signal if the leader takes it, or looks again later: a payload that is stopped while it still begins
-    /// is stopped as soon as it can be.
+    /// Sends the stop signal again if the leader takes it now, or looks again later: a payload that is stopped while it still
+    /// begins is stopped as soon as it can be.
     fn speak(&mut self) {
-        let (Some(unheard), Some(run)) = (&mut self.unheard, &mut self.run) else { return };
-        // What cannot be looked at has ended, and that will be seen.
-        if !signal::is_heard(run.record.leader, unheard.signal.number()).unwrap_or(true) {
-            unheard.next = Instant::now() + unheard.pause;
-            unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
-            run.record.unheard = Some(unheard.signal);
+        let Some(mut unheard) = self.unheard.take() else { return };
+        if self.hears(unheard.signal) {
+            self.send(unheard.signal);
+            self.run.iter_mut().for_each(|run| run.record.unheard = None);
             return;
         }
-        run.record.unheard = None;
-        if let Err(error) = run.handles.signal(Who::Leader, unheard.signal) {
+        unheard.next = Instant::now() + unheard.pause;
+        unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
+        self.unheard = Some(unheard);
+    }
+
+    fn send(&self, signal: Signal) {
+        let Some(run) = &self.run else { return };
+        if let Err(error) = run.handles.signal(Who::Leader, signal) {
             // It has just ended by itself: the end will be seen.
             tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
         }
-        self.unheard = None;
+    }
+
+    /// What cannot be looked at has ended, and that will be seen.
+    fn hears(&self, signal: Signal) -> bool {
+        self.run.as_ref().is_none_or(|run| signal::is_heard(run.record.leader, signal.number()).unwrap_or(true))
     }
 
     /// A timeout that is too long to be counted is none.
