@@ -148,7 +148,7 @@ tell() {
     if [ ! -e "$log/$graph/order" ]; then
         verdict='not seen'
     elif [ "$(order "$graph" web app db)" != "$(wanted "$1")" ]; then
-        verdict="WRONG: $(order "$graph" web app db)"
+        verdict="not exact: $(order "$graph" web app db)"
     fi
     # shellcheck disable=SC2059
     printf '%5s  %-12s  %-7s %-13s %-13s %-13s %-13s %s\n' "$1" "${variants[$(variant "$1")]}" "$graph" \
@@ -158,7 +158,7 @@ tell() {
 
 check() {
     local lone db
-    [ -e /host/told ] || printf '%5s  %-12s  %-7s %-13s %-13s %-13s %-13s %s\n' round variant graph web app db lone 'order (seconds from TERM to end; ! killed)' >/host/told
+    [ -e /host/told ] || printf '%5s  %-12s  %-7s %-13s %-13s %-13s %-13s %s\n' round variant graph web app db lone 'order (seconds after the request: TERM-end; ! killed)' >/host/told
     sed "s/^/# round $1: /" "$log/holm/order"
     tell "$1" holm holm-%s.scope lone
     tell "$1" scopes plain-%s.scope
