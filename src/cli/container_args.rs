@@ -172,7 +172,7 @@ struct Restart {
 /// As people know it from other container tools.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Systemd {
-    /// If its command or its image says so
+    /// If the command names an init here, not in the image
     Auto,
     /// Yes
     Always,
@@ -184,6 +184,12 @@ impl ContainerArgs {
     /// Whether the container goes when it has ended.
     pub(crate) fn auto_remove(&self) -> bool {
         self.rm
+    }
+
+    /// Whether the program, and with it what it is, is left to the image.
+    pub(crate) fn leaves_program(&self) -> bool {
+        let auto = matches!(self.systemd, None | Some(Systemd::Auto));
+        self.words.len() == 1 && self.entrypoint.is_none() && !self.init && auto
     }
 
     /// The name as it is passed: empty asks for a generated one.

@@ -8,6 +8,7 @@
 //! | `notify.rs` | what the unit that we run in is told |
 //! | `session.rs` | follows a payload until it ends: monitor, signals, terminal |
 //! | `passed.rs` | descriptors and credentials that go on to the payload |
+//! | `system.rs` | images that call themselves a whole system |
 //! | `terminal.rs` | raw mode and the two copying threads |
 //! | `report.rs` | what is shown of one object |
 //! | `progress.rs` | a bar on a terminal, lines otherwise |
@@ -26,6 +27,7 @@ mod progress;
 mod report;
 mod session;
 mod stamp;
+mod system;
 mod terminal;
 mod verb;
 

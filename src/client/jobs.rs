@@ -97,14 +97,16 @@ impl Jobs {
         }
     }
 
-    /// Waits until a container is gone; `Rule::ContainersRemoved` must have been listened to. A restart of the daemon
-    /// is survived by asking it.
+    /// Waits until a container that is removed after its run is gone; `Rule::ContainersRemoved` must have been listened to. A
+    /// restart of the daemon is survived by asking it. Without a daemon this ends: the next one removes what is left. It is not
+    /// started for that, since systemd would start it only when a unit that is being stopped and ordered after it has stopped
+    /// (systemd.unit(5)): such a unit's process would wait for itself.
     pub async fn wait_removed(&mut self, path: &OwnedObjectPath, name: &str) -> Result<(), ClientError> {
         while !self.removed.contains(path) {
             if std::mem::take(&mut self.interrupted) {
-                match self.client.container(name).await {
-                    Ok(_) => {}
-                    Err(error) if error.is(ErrorCode::NoSuchContainer) => return Ok(()),
+                match self.client.knows_container(name).await {
+                    Ok(true) => {}
+                    Ok(false) | Err(ClientError::NoDaemon { .. }) => return Ok(()),
                     Err(error) => return Err(error),
                 }
             }

@@ -33,8 +33,10 @@ pub use value::{Properties, to_json, to_text};
 
 use std::collections::{BTreeMap, HashMap};
 
-use zbus::proxy::CacheProperties;
+use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant};
+
+use crate::model::ErrorCode;
 
 /// The daemon's name on the bus.
 pub const SERVICE: &str = "org.holm1";
@@ -74,6 +76,18 @@ impl Client {
     pub async fn container(&self, name: &str) -> Result<ContainerProxy<'static>, ClientError> {
         let path = self.manager().await?.get_container(name).await?;
         self.container_at(path).await
+    }
+
+    /// Whether there is a container of this name; the daemon is not started to tell.
+    pub async fn knows_container(&self, name: &str) -> Result<bool, ClientError> {
+        let manager = self.manager().await?;
+        let told: zbus::Result<Option<OwnedObjectPath>> =
+            manager.inner().call_with_flags("GetContainer", MethodFlags::NO_AUTO_START, &name).await;
+        match told.map_err(ClientError::from) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(ErrorCode::NoSuchContainer) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The image with this name. One round trip; fails with `NoSuchImage`.

@@ -112,6 +112,9 @@ pub trait Container {
     /// Its state.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
+    /// Its program and arguments.
+    #[zbus(property)]
+    fn command(&self) -> zbus::Result<Vec<String>>;
     /// Whether its payload is the init of a whole system.
     #[zbus(property)]
     fn boot(&self) -> zbus::Result<bool>;

@@ -63,6 +63,7 @@ struct Containers {
     pids_limit: Option<TaskLimit>,
     #[serde(deserialize_with = "few")]
     keep_runs: Option<usize>,
+    images_may_boot: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -99,6 +100,7 @@ impl File {
         replace(&mut config.containers.stop_timeout, containers.stop_timeout_sec);
         replace(&mut config.containers.pids_limit, containers.pids_limit.map(|limit| limit.0));
         replace(&mut config.containers.keep_runs, containers.keep_runs);
+        replace(&mut config.containers.images_may_boot, containers.images_may_boot);
         replace(&mut config.log.level, log.level);
         replace(&mut config.runtime.init_path, runtime.init_path);
     }

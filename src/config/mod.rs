@@ -74,6 +74,8 @@ pub struct ContainersConfig {
     pub pids_limit: Option<u64>,
     /// `keep-runs`: how many of its last runs each remembers, with their figures.
     pub keep_runs: usize,
+    /// `images-may-boot`: whether an image whose own command is an init is a whole system without the caller's word.
+    pub images_may_boot: bool,
 }
 
 /// What is logged.
@@ -174,6 +176,8 @@ impl Default for ContainersConfig {
             // A fork bomb in one container must not take the host's process table; podman's default is the same.
             pids_limit: Some(2048),
             keep_runs: 10,
+            // Nobody who only pulls and runs an image means to give it the host.
+            images_may_boot: false,
         }
     }
 }

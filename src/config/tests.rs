@@ -20,9 +20,18 @@ fn the_shipped_example_shows_exactly_the_defaults() {
         .collect();
     let parsed = Config::parse(&settings, Path::new("packaging/holm.toml")).unwrap();
     assert_eq!(parsed, Config::default());
-    for key in
-        ["driver", "directory", "prefix", "base-size", "slice", "stop-timeout-sec", "pids-limit", "level", "init-path"]
-    {
+    for key in [
+        "driver",
+        "directory",
+        "prefix",
+        "base-size",
+        "slice",
+        "stop-timeout-sec",
+        "pids-limit",
+        "images-may-boot",
+        "level",
+        "init-path",
+    ] {
         assert!(settings.lines().any(|line| line.starts_with(&format!("{key} = "))), "the example does not show {key}");
     }
 }
@@ -49,6 +58,7 @@ fn every_key_is_read() {
         stop-timeout-sec = 2.5
         pids-limit = "none"
         keep-runs = 0
+        images-may-boot = true
         [log]
         level = "debug"
         [runtime]
@@ -78,6 +88,7 @@ fn every_key_is_read() {
                 stop_timeout: Duration::from_millis(2500),
                 pids_limit: None,
                 keep_runs: 0,
+                images_may_boot: true,
             },
             log: LogConfig { level: LogLevel::Debug },
             runtime: RuntimeConfig { init_path: "/opt/holm-init".into() },

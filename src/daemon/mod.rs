@@ -164,6 +164,7 @@ async fn open_engine(
             stop_timeout_usec: u64::try_from(config.containers.stop_timeout.as_micros()).unwrap_or(u64::MAX),
             pids_limit: config.containers.pids_limit,
             keep_runs: config.containers.keep_runs,
+            images_may_boot: config.containers.images_may_boot,
         },
         devices,
         scopes,

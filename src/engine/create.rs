@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::boot;
+use super::boot::{self, Said};
 use super::error::EngineError;
 use super::request::{CreateRequest, HealthRequest};
 use crate::model::{
@@ -17,6 +17,8 @@ pub(super) struct Defaults {
     pub(super) stop_timeout_usec: u64,
     /// Largest number of tasks.
     pub(super) pids_limit: Option<u64>,
+    /// Whether an image may make itself a whole system.
+    pub(super) images_may_boot: bool,
 }
 
 /// Joins request, image and defaults. Nothing is changed on an error.
@@ -31,9 +33,10 @@ pub(super) fn define(
         None => generated_name(image, &id)?,
     };
     let mut process = process(&request, &image.config)?;
-    let boot = boot::wanted(request.boot, &process, &image.config)?;
+    let boot = Said::of(&request, &image.config).wants(&process, &image.config, defaults.images_may_boot)?;
     let network = request.network.unwrap_or(NetworkMode::None);
     if boot {
+        check_soft_reboot(&request)?;
         boot::adapt(&mut process, network, request.no_new_privileges);
     }
     let stop = stop_policy(&request, &image.config, boot, defaults);
@@ -236,6 +239,17 @@ fn check_restart(request: &CreateRequest) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// What systemd leaves alone over a soft-reboot is marked at the very control group that a process is in.
+fn check_soft_reboot(request: &CreateRequest) -> Result<(), EngineError> {
+    if request.survive_soft_reboot {
+        return Err(invalid(
+            "a whole system makes control groups of its own, and systemd kills those over a soft-reboot: leave out either \
+             'Boot' (--systemd) or 'SurviveSoftReboot'",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_limits(limits: &Limits) -> Result<(), EngineError> {
     if limits.memory.is_some_and(|memory| memory.0 < 1 << 20) {
         return Err(invalid("the memory limit is below 1M: nothing can run in that"));
@@ -259,7 +273,7 @@ pub(super) fn invalid(message: &str) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bytes, DeviceId, ImageName, RestartPolicy};
+    use crate::model::{Boot, Bytes, DeviceId, ImageName, RestartPolicy};
 
     fn image(entrypoint: &[&str], command: &[&str]) -> ImageInfo {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -281,7 +295,7 @@ mod tests {
     }
 
     fn spec(request: CreateRequest, image: &ImageInfo) -> Result<ContainerSpec, EngineError> {
-        let defaults = Defaults { stop_timeout_usec: 7, pids_limit: Some(99) };
+        let defaults = Defaults { stop_timeout_usec: 7, pids_limit: Some(99), images_may_boot: false };
         define(request, image, ContainerId::from_random([1; 16]), &defaults)
     }
 
@@ -324,6 +338,17 @@ mod tests {
     }
 
     #[test]
+    fn no_image_gives_itself_privileges() {
+        let mut image = image(&["/sbin/init"], &[]);
+        image.config.stop_signal = Some(Signal::HALT);
+        let plain = spec(request(&[]), &image).unwrap();
+        assert!(!plain.boot && plain.process.no_new_privileges && plain.process.capabilities.add.is_empty());
+        assert_eq!((plain.stop.signal, plain.stop.timeout_usec), (Signal::HALT, 7));
+        let asked = spec(CreateRequest { boot: Boot::Yes, ..request(&[]) }, &image).unwrap();
+        assert!(asked.boot && asked.process.capabilities.add.contains(&"SYS_ADMIN".to_owned()));
+    }
+
+    #[test]
     fn the_images_check_holds_but_for_what_the_caller_says() {
         let words = |text: &str| vec![text.to_owned()];
         let image = HealthCheck { retries: 7, ..HealthCheck::new(words("image")) };
@@ -353,6 +378,8 @@ mod tests {
                 ..CreateRequest::default()
             },
             CreateRequest { ready: Ready::Healthy, ..CreateRequest::default() },
+            CreateRequest { boot: Boot::Yes, survive_soft_reboot: true, ..CreateRequest::default() },
+            CreateRequest { survive_soft_reboot: true, ..self::request(&["/sbin/init"]) },
             CreateRequest { hostname: Some("a_b".into()), ..CreateRequest::default() },
             CreateRequest { slice: Some("holm".into()), ..CreateRequest::default() },
             CreateRequest { working_directory: Some("relative".into()), ..CreateRequest::default() },

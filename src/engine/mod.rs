@@ -70,6 +70,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
+use self::boot::Said;
 use self::container::Request;
 use self::create::Defaults;
 use self::steps::Steps;
@@ -144,9 +145,21 @@ impl Engine {
             Some(image) => self.image(image)?,
             None => return Err(EngineError::InvalidConfig("no image was named".to_owned())),
         };
-        let defaults =
-            Defaults { stop_timeout_usec: inner.settings.stop_timeout_usec, pids_limit: inner.settings.pids_limit };
+        let defaults = Defaults {
+            stop_timeout_usec: inner.settings.stop_timeout_usec,
+            pids_limit: inner.settings.pids_limit,
+            images_may_boot: inner.settings.images_may_boot,
+        };
+        let said = Said::of(&request, &image.config);
         let spec = create::define(request, &image, new_id()?, &defaults)?;
+        if !spec.boot && said.is_left_to(&spec.process, &image.config) {
+            warn!(
+                container = %spec.name, op = "create", image = %spec.image,
+                "Image {} calls itself a whole system, and nobody else says so: {} runs as any program does, without what an \
+                 init needs. To boot it, use 'holmctl run --systemd=always' (Boot=yes in a unit's file).",
+                spec.image, spec.name
+            );
+        }
         let reserved = inner.reserve(&spec.name)?;
         let options = AddOptions { size: spec.size, pending: false };
         let record = ContainerRecord::new(spec, now_usec());

@@ -135,7 +135,7 @@ async fn make_scope(
         limits: spec.limits,
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
-        log: UnitLog { fields: log_fields(spec, record.run), rate: spec.log_rate },
+        log: UnitLog { fields: log_fields(spec, record.run, wanted_by), rate: spec.log_rate },
         survive_soft_reboot: spec.survive_soft_reboot,
     };
     let scope = tokio::select! {
@@ -154,14 +154,17 @@ fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option
 }
 
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what
-/// else journald finds out.
-fn log_fields(spec: &ContainerSpec, run: u64) -> Vec<(&'static str, String)> {
-    vec![
+/// else journald finds out. `OBJECT_SYSTEMD_UNIT` has `journalctl --unit` show them with those of the unit that wants the run,
+/// where root writes them (systemd.journal-fields(7)).
+fn log_fields(spec: &ContainerSpec, run: u64, wanted_by: Option<&WantedBy>) -> Vec<(&'static str, String)> {
+    let mut fields = vec![
         ("CONTAINER_NAME", spec.name.to_string()),
         ("CONTAINER_ID", spec.id.to_string()),
         ("IMAGE_NAME", spec.image.to_string()),
         ("HOLM_RUN", run.to_string()),
-    ]
+    ];
+    fields.extend(wanted_by.map(|wanted_by| ("OBJECT_SYSTEMD_UNIT", wanted_by.unit.clone())));
+    fields
 }
 
 async fn hand_over(

@@ -48,6 +48,8 @@ pub struct Settings {
     pub pids_limit: Option<u64>,
     /// How many of its last runs a container remembers.
     pub keep_runs: usize,
+    /// Whether an image may make itself a whole system, with the privileges of one.
+    pub images_may_boot: bool,
 }
 
 /// What the engine works with; made by the daemon.

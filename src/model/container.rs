@@ -126,13 +126,26 @@ pub struct Process {
 /// What a caller says of the payload: whether it is the init of a whole system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Boot {
-    /// It is if it looks like one.
+    /// It is if the caller named an init as its program. An image's word counts only where the administrator said so.
     #[default]
     Auto,
     /// It is.
     Yes,
     /// It is not, whatever it looks like.
     No,
+}
+
+impl Boot {
+    /// Where an init is, by the Filesystem Hierarchy Standard and where distributions moved it. Not `/init`, which in many
+    /// images of single services is a supervisor that wants none of this.
+    const INITS: [&'static str; 4] = ["/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init", "/bin/init"];
+
+    /// Whether a command is that of a whole system, going by its program's name and place.
+    pub fn is_init(command: &[String]) -> bool {
+        let Some(program) = command.first() else { return false };
+        let name = program.rsplit('/').next().unwrap_or_default();
+        name == "systemd" || Self::INITS.contains(&program.as_str()) || program == "init"
+    }
 }
 
 /// Changes to the default capability set, as `CAP_…` names without the prefix, upper case.

@@ -18,7 +18,7 @@ use zbus::{OwnedObjectPath, fdo};
 
 use crate::model::{ContainerId, ContainerName};
 
-use super::bus::{is_error, property};
+use super::bus::{SYSTEMD, UNIT, is_error, property, unit_path};
 use super::places::Places;
 use super::{BoxFuture, Machines, SystemdError};
 
@@ -247,6 +247,7 @@ impl Shared {
     async fn register(&self, machine: &Machine) -> Result<(), SystemdError> {
         let failed = |source| SystemdError::Machined { machine: machine.name.to_string(), source };
         let registered = async {
+            self.wait_for_its_end().await;
             loop {
                 match self.call_register(machine).await {
                     Err(error) if is_error(&error, MACHINE_EXISTS) => {}
@@ -262,6 +263,24 @@ impl Shared {
         };
         let no_answer = || failed(fdo::Error::TimedOut("no answer".into()).into());
         timeout(LIMIT, registered).await.unwrap_or_else(|_| Err(no_answer()))
+    }
+
+    /// After the bus itself was restarted machined runs on without its name, until systemd ends it. A call meanwhile would have the
+    /// bus wait for 25 s, with all its callers, for a start that has nothing to do.
+    async fn wait_for_its_end(&self) {
+        while self.is_without_name().await.unwrap_or(false) {
+            // Rare and short, so that no signals are asked for.
+            sleep(END_INTERVAL).await;
+        }
+    }
+
+    async fn is_without_name(&self) -> zbus::Result<bool> {
+        let bus = fdo::DBusProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
+        if bus.name_has_owner(MACHINED.try_into()?).await? {
+            return Ok(false);
+        }
+        let state: String = property(&self.connection, SYSTEMD, &unit_path(MACHINED_UNIT), UNIT, "ActiveState").await?;
+        Ok(state == "active")
     }
 
     async fn call_register(&self, machine: &Machine) -> zbus::Result<()> {
@@ -345,6 +364,8 @@ const CLOSING: &str = "closing";
 const MACHINE_EXISTS: &str = "org.freedesktop.machine1.MachineExists";
 const NO_SUCH_MACHINE: &str = "org.freedesktop.machine1.NoSuchMachine";
 const ROOM_INTERVAL: Duration = Duration::from_millis(5);
+const END_INTERVAL: Duration = Duration::from_millis(100);
+const MACHINED_UNIT: &str = "systemd-machined.service";
 /// What `machinectl list` shows as the service.
 const SERVICE: &str = "holm";
 

@@ -39,6 +39,33 @@ async fn every_container_is_registered_again_when_machined_was_restarted() {
 }
 
 #[tokio::test]
+async fn a_machined_without_its_name_is_not_called_before_it_has_one() {
+    let Some(bus) = TestBus::start() else { return };
+    let systemd = bus.connect().await;
+    systemd.object_server().at(unit_path(MACHINED_UNIT).as_str(), PlayedUnit).await.unwrap();
+    systemd.request_name(SYSTEMD).await.unwrap();
+    let machined = Machined::connect(&bus.connect().await).await.unwrap();
+    // Nobody has the name: a call would end at once, with an error.
+    let registered = tokio::spawn(machined.register(machine(42)));
+    while !machined.shared.machines().values().all(|listed| listed.told) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let (_server, mut log) = played_machined(&bus, Existing::None).await;
+    assert!(registered.await.unwrap().is_ok());
+    assert_eq!(log.recv().await.unwrap(), "register web 0101 holm container 42 '' [3]");
+}
+
+struct PlayedUnit;
+
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl PlayedUnit {
+    #[zbus(property)]
+    fn active_state(&self) -> &'static str {
+        "active"
+    }
+}
+
+#[tokio::test]
 async fn a_machine_that_machined_knows_already_is_fine() {
     let Some(bus) = TestBus::start() else { return };
     let (_server, mut log) = played_machined(&bus, Existing::Ours(42)).await;

@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, notify, output};
+use crate::cli::{Outcome, notify, output, system};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
@@ -36,6 +36,8 @@ struct Request {
     options: Options,
     /// Whether a container of that name goes first.
     replace: bool,
+    /// Whether the program is left to the image.
+    leaves_program: bool,
 }
 
 pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
@@ -44,7 +46,7 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     if args.detach && streams.interactive && !streams.terminal {
         return Err(CliError::Usage("--interactive with --detach needs --tty: nothing else can be attached to".into()));
     }
-    let remove = container.auto_remove();
+    let (remove, leaves_program) = (container.auto_remove(), container.leaves_program());
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
     let variable = |name: &str| std::env::var(name).ok();
     let mut options = container.options(variable)?;
@@ -52,18 +54,22 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     let options = options.into_dict();
     let credentials = passed::credentials(args.credential, |name| std::env::var_os(name))?;
     let given = Io { passed: passed::checked(inherited)?, credentials: passed::checked(credentials)?, ..Io::default() };
-    let request = Request { name, image, options, replace: args.replace };
+    let request = Request { name, image, options, replace: args.replace, leaves_program };
     if args.detach { detached(request, given).await } else { attached(request, given, streams, remove).await }
 }
 
 async fn detached(mut request: Request, given: Io) -> Outcome {
     given.add_to(&mut request.options);
+    let leaves_program = request.leaves_program;
     let client = Client::connect().await?;
     let mut jobs = Jobs::listen(&client, &[]).await?;
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
     jobs.wait(&job, Goal::Running(&name), |_| {}).await?;
     output::write(&format!("{name}\n"))?;
+    if leaves_program {
+        system::advise(client.container_at(path).await?).await;
+    }
     Ok(Status::SUCCESS)
 }
 
@@ -71,12 +77,18 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     let (session, io) = Session::prepare_run(streams)?;
     Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
+    let leaves_program = request.leaves_program;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
     let (path, job) = request.send(&client).await?;
     let name = name_of(&path);
-    let payload = Payload::Container(client.container_at(path.clone()).await?, client.clone(), name.clone());
+    let container = client.container_at(path.clone()).await?;
+    if leaves_program {
+        // Beside the run, which must not wait for it.
+        tokio::spawn(system::advise(Clone::clone(&container)));
+    }
+    let payload = Payload::Container(container, client.clone(), name.clone());
     let start = Start { jobs: &mut jobs, job: &job, name: &name };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {

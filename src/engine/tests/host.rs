@@ -87,6 +87,7 @@ impl Host {
                 stop_timeout_usec: 20_000_000,
                 pids_limit: None,
                 keep_runs: 3,
+                images_may_boot: false,
             },
             devices: Arc::clone(&self.devices) as Arc<dyn DeviceSet>,
             scopes: Arc::clone(&self.scopes) as _,

@@ -74,16 +74,21 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
         c.flag(if value::boolean(v)? { "--init" } else { "--no-init" });
         Ok(())
     }),
-    Key::once("Boot", "auto, yes, no", "Whether the payload is the init of a whole system", |c, v, _| {
-        let when = match v {
-            "auto" => "auto",
-            _ if value::boolean(v).map_err(|_| format!("'{}' is not one of 'auto', 'yes', 'no'", shown(v)))? => {
-                "always"
-            }
-            _ => "never",
-        };
-        set(c, "--systemd", when)
-    }),
+    Key::once(
+        "Boot",
+        "auto, yes, no",
+        "Whether the payload is the init of a whole system; when absent, if Exec= or Entrypoint= names an init",
+        |c, v, _| {
+            let when = match v {
+                "auto" => "auto",
+                _ if value::boolean(v).map_err(|_| format!("'{}' is not one of 'auto', 'yes', 'no'", shown(v)))? => {
+                    "always"
+                }
+                _ => "never",
+            };
+            set(c, "--systemd", when)
+        },
+    ),
     Key::list(
         "Volume",
         "SOURCE:DESTINATION[:ro]",

@@ -1,11 +1,12 @@
 #!/bin/bash
 # guest: own
 # needs: init-image
-# timeout: 180
-# A payload that is a whole system: it boots without a flag, and the host's tools reach it. The lines of systemd's container interface about it: see case 52.
+# timeout: 300
+# A payload that is a whole system: named on the command line it boots without a flag, an image alone gives itself nothing, and the host's tools reach it. The lines of systemd's container interface about it: see case 52.
 
 property() { systemctl show -p "$2" --value "$1"; }
 within() { systemd-run -M deb --wait --quiet --pipe -- "$@"; }
+variable_of() { tr '\0' '\n' <"/proc/$(holmctl show "$1" -p Leader --value)/environ" | sed -n "s/^$2=//p"; }
 leader() { holmctl show deb -p Leader --value; }
 # The system says of itself that it is up, and nothing of it has failed.
 up() { [ "$(systemctl -M "${1:-deb}" is-system-running 2>/dev/null)" = running ]; }
@@ -15,8 +16,47 @@ state() { holmctl show deb -p State --value; }
 
 ln -sf ../usr/share/zoneinfo/Europe/Berlin /etc/localtime
 holmctl image import /host/init-image/debian-init.oci.tar --name debian-init >/dev/null
+
+# ---- an image that calls itself a system, and nobody else does: no privileges, and it is said what to do
+bounding_of() { sed -n 's/^CapBnd:[[:space:]]*//p' "/proc/$(holmctl show "$1" -p Leader --value)/status"; }
+privileged() { [ "$((0x$(bounding_of "$1") & (1 << 21 | 1 << 27)))" -ne 0 ]; }
+is_system() { [ "$(busctl get-property org.holm1 "/org/holm1/container/$1" org.holm1.Container Boot)" = 'b true' ]; }
+holmctl run -d --name alone debian-init >/dev/null 2>/tmp/advice
+assert_has "$(cat /tmp/advice)" --systemd=always "holmctl run of an image whose command is an init"
+refute is_system alone
+case $(holmctl show alone -p State --value) in running) refute privileged alone ;; esac
+warned() { journalctl -b -u holmd.service -p warning -o cat --no-pager | grep -q 'debian-init.* calls itself a whole system.*alone.*--systemd=always'; }
+eventually 5 warned
+holmctl rm --force alone
+holmctl create --name alone debian-init 2>&1 >/dev/null | grep -q -e --systemd=always || fail "holmctl create says nothing"
+refute is_system alone
+holmctl rm alone
+# Said by the caller, one way or the other, there is nothing to tell; and another program of the caller's is none.
+assert_eq "" "$(holmctl run -d --name alone --systemd=never debian-init 2>&1 >/dev/null)" "--systemd=never is told something"
+refute is_system alone
+holmctl rm --force alone
+holmctl run -d --name alone --entrypoint '["sleep", "1000"]' debian-init >/dev/null
+refute is_system alone
+refute privileged alone
+holmctl rm --force alone
+# The administrator may let images do it.
+mkdir -p /etc/holm/holm.toml.d
+printf '[containers]\nimages-may-boot = true\n' >/etc/holm/holm.toml.d/images.toml
+systemctl restart holmd.service
+assert_eq "" "$(holmctl run -d --name alone debian-init 2>&1 >/dev/null)" "images-may-boot: is told something"
+is_system alone || fail "images-may-boot has no effect"
+privileged alone || fail "a system has no privileges"
+boots alone
+rm /etc/holm/holm.toml.d/images.toml
+systemctl restart holmd.service
+# What was decided stays.
+is_system alone || fail "a container is another thing after a change of the configuration"
+holmctl stop alone
+holmctl rm alone
+
 start=$EPOCHREALTIME
-holmctl run -d --name deb debian-init >/dev/null
+holmctl run -d --name deb debian-init /sbin/init >/dev/null 2>/tmp/advice
+assert_eq "" "$(cat /tmp/advice)" "what is said when an init is named"
 boots deb
 note "up after $(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s"
 id=$(holmctl show deb -p Id --value)
@@ -105,6 +145,18 @@ systemd-run -M deb --quiet --unit=exported sh -c 'echo x >/run/host/unix-export/
 seen() { [ "$(cat /run/systemd/nspawn/unix-export/deb/seen)" = x ]; }; eventually 5 seen
 systemctl -M deb stop exported
 
+# ---- ready when the system has come up, and what it is given reaches its units
+echo "for its units, 4c1d" >/tmp/given
+holmctl run -d --name given --ready notify --credential holm.given:/tmp/given debian-init /sbin/init >/dev/null
+up given || fail "C5: not up when its start is done: $(systemctl -M given --failed --no-pager --no-legend)"
+assert_eq "for its units, 4c1d" "$(systemd-run -M given --wait --quiet --pipe -p LoadCredential=holm.given sh -c 'cat "$CREDENTIALS_DIRECTORY/holm.given"')" "C6: LoadCredential="
+refute systemd-run -M given --wait --quiet --pipe sh -c 'touch /run/host/credentials/x' 2>/dev/null
+assert_eq /run/host/notify "$(variable_of given NOTIFY_SOCKET)" "C5, C26"
+assert_eq /run/host/credentials "$(variable_of given CREDENTIALS_DIRECTORY)" "C6, C26"
+holmctl rm --force given
+refute holmctl run -d --survive-soft-reboot debian-init /sbin/init 2>/tmp/refused
+assert_has "$(cat /tmp/refused)" "SurviveSoftReboot" "a system that would not survive"
+
 # ---- reboot, from outside and from inside (C31)
 for how in 'machinectl reboot deb' 'systemctl -M deb reboot'; do
     before=$(leader)
@@ -160,7 +212,7 @@ eventually_eq 10 failed state
 assert_eq signal "$(holmctl show deb -p Result --value)" "machinectl kill"
 
 # ---- in the foreground: a reboot is not the end of it, and the console is the caller's
-holmctl run --rm --name front debian-init >/tmp/front </dev/null &
+holmctl run --rm --name front debian-init /sbin/init >/tmp/front </dev/null &
 front=$!
 fronts() { grep -ac "Reached target.*multi-user.target" /tmp/front; }
 eventually_eq 60 1 fronts
@@ -171,7 +223,7 @@ rc=0; wait "$front" || rc=$?
 assert_eq 0 "$rc" "exit status of a system that powered off"
 now() { holmctl list --all --no-legend | grep -c '^front ' || true; }; eventually_eq 10 0 now
 
-holmctl run --rm --name front debian-init >/tmp/front </dev/null &
+holmctl run --rm --name front --systemd always debian-init >/tmp/front </dev/null &
 front=$!
 eventually_eq 60 1 fronts
 kill -TERM "$front"

@@ -73,6 +73,22 @@ eventually_eq 10 failed state three
 assert_eq 3 "$(property three ExecMainStatus)" "exit status"
 # Its unit is the scope, or nothing when the writer is gone before journald looks; the identifier is the service's.
 eventually 5 sh -c 'journalctl -b -t holmctl -o cat | grep -qx "said by the payload"'
+unit says "$run --name says busybox sh -c 'echo said in the unit; trap \"exit 0\" TERM; while :; do sleep 0.1; done'"
+systemctl start says
+eventually 5 sh -c 'journalctl -b -u says -o cat | grep -qx "said in the unit"'
+systemctl stop says
+
+# ---- a stop while holmd is stopped on purpose: systemd starts no holmd before the service has stopped, so nothing may wait for one
+unit alone "$run --name alone -v /tmp/log:/log busybox ${polite//%/%%}"
+systemctl start alone
+eventually 10 holmctl exec alone true
+systemctl stop holmd
+start=$EPOCHREALTIME
+systemctl stop alone
+awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a < 5) }' || fail "it waited: $start $EPOCHREALTIME"
+assert_eq "inactive success 0" "$(state alone) $(property alone Result) $(property alone ExecMainStatus)" "what the unit says"
+systemctl start holmd
+refute holmctl show alone
 
 # ---- holmctl killed: nothing runs on, and Restart= of the unit starts it anew
 unit killed 'Restart=on-failure' 'RestartSec=100ms' "$run --replace --name killed busybox sh -c 'trap \"exit 0\" TERM; while :; do sleep 0.1; done'"
