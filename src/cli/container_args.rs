@@ -89,9 +89,12 @@ pub(crate) struct ContainerArgs {
     /// How many lines of its output the journal takes, such as 1000/30: in seconds; none for any number
     #[arg(long, value_name = "LINES/SECONDS", value_parser = parse_log_rate)]
     log_rate_limit: Option<LogRate>,
-    /// When it counts as started: exec (its program runs) or healthy (its check passes)
+    /// When it counts as started: exec (its program runs), notify (it says so) or healthy (its check passes)
     #[arg(long, value_name = "WHEN")]
     ready: Option<Ready>,
+    /// How long that may take before it is stopped; 0 for ever
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    start_timeout: Option<Usec>,
     /// A command inside that tells by its status whether all is well: a line for a shell, or a JSON array of words
     #[arg(long, value_name = "COMMAND", value_parser = parse_health_command)]
     health_cmd: Option<HealthCommand>,
@@ -192,6 +195,11 @@ impl ContainerArgs {
         self.words.len() == 1 && self.entrypoint.is_none() && !self.init && auto
     }
 
+    /// Whether its start is done once its program runs.
+    pub(crate) fn is_ready_at_exec(&self) -> bool {
+        matches!(self.ready, None | Some(Ready::Exec))
+    }
+
     /// The name as it is passed: empty asks for a generated one.
     pub(crate) fn bus_name(&self) -> &str {
         self.name.as_ref().map_or("", ContainerName::as_str)
@@ -236,6 +244,7 @@ impl ContainerArgs {
             auto_remove: self.rm,
             log_rate: self.log_rate_limit.map(|rate| (rate.burst, rate.interval_usec)),
             ready: self.ready.map(|ready| ready.as_str().to_owned()),
+            start_timeout_usec: self.start_timeout,
             health_command: if self.no_healthcheck {
                 Some(Vec::new())
             } else {

@@ -92,6 +92,8 @@ fn every_option_has_its_key() {
         "60",
         "--health-on-failure",
         "restart",
+        "--start-timeout",
+        "20",
         "--restart",
         "on-failure:5",
         "--restart-delay",
@@ -116,7 +118,7 @@ fn every_option_has_its_key() {
         "RestartMaxDelayUSec": 30_000_000, "RestartSteps": 4, "RestartLimit": 5, "RestartLimitIntervalUSec": 600_000_000,
         "HealthCommand": ["/bin/sh", "-c", "test -e /ok"], "HealthIntervalUSec": 5_000_000,
         "HealthTimeoutUSec": 1_000_000, "HealthRetries": 2, "HealthStartPeriodUSec": 60_000_000,
-        "HealthAction": "restart", "Ready": "healthy",
+        "HealthAction": "restart", "Ready": "healthy", "StartTimeoutUSec": 20_000_000,
         "LogRateLimitBurst": 100, "LogRateLimitIntervalUSec": 30_000_000, "Command": ["echo", "-n"],
     });
     assert_eq!(request(&line), expected);

@@ -44,6 +44,8 @@ pub(crate) struct Start<'a> {
     pub(crate) jobs: &'a mut Jobs,
     pub(crate) job: &'a OwnedObjectPath,
     pub(crate) name: &'a str,
+    /// Whether it is done once the program runs, as one of which we hear the end did.
+    pub(crate) at_exec: bool,
 }
 
 /// How following ended.
@@ -69,6 +71,8 @@ pub(crate) struct Session {
     /// The stop that a service manager asks us for is the payload's.
     of_service: bool,
     stopping: bool,
+    /// Signals that came before there was a payload for them.
+    early: Vec<i32>,
 }
 
 impl Session {
@@ -87,7 +91,8 @@ impl Session {
 
     fn new(interactive: bool) -> Result<Self, CliError> {
         let forwarded = Forwarded::catch()?;
-        Ok(Self { monitor: None, forwarded, interactive, terminal: None, of_service: false, stopping: false })
+        let (of_service, stopping) = (false, false);
+        Ok(Self { monitor: None, forwarded, interactive, terminal: None, of_service, stopping, early: Vec::new() })
     }
 
     /// For a terminal that is there already; its end is that of the terminal.
@@ -105,9 +110,25 @@ impl Session {
         Ok(())
     }
 
+    /// Completes when our service is stopped before the daemon has answered, with the status for that: what the daemon makes
+    /// of the request ends with us. Other signals are kept.
+    pub(crate) async fn given_up(&mut self) -> Status {
+        loop {
+            match self.forwarded.next().await {
+                libc::SIGTERM if self.of_service => {
+                    notify::stopping();
+                    return end_like(Exit::Signal { number: 15, core_dumped: false });
+                }
+                // The size of a terminal is asked for when there is one.
+                libc::SIGWINCH => {}
+                signal => self.early.push(signal),
+            }
+        }
+    }
+
     /// Follows until the end. With a `start`, its failure is the error, and signals are kept until it has succeeded.
     pub(crate) async fn follow(mut self, payload: &Payload, mut start: Option<Start<'_>>) -> Result<Ending, CliError> {
-        let mut early = Vec::new();
+        let mut early = std::mem::take(&mut self.early);
         loop {
             tokio::select! {
                 // First the monitor: when it has told the end, a start that the daemon lost sight of does not matter.
@@ -116,7 +137,7 @@ impl Session {
                     MonitorEvent::Terminal(master) => self.connect(master)?,
                     MonitorEvent::Notified(text) => notify::pass_on(&text),
                     MonitorEvent::Exited(end) => {
-                        if start.is_some() {
+                        if start.is_some_and(|start| start.at_exec) {
                             notify::ready();
                         }
                         self.finish().await;

@@ -57,6 +57,8 @@ pub struct CreateOptions {
     pub log_rate: Option<(u32, Usec)>,
     /// When it counts as started.
     pub ready: Option<String>,
+    /// How long that may take; 0 for ever.
+    pub start_timeout_usec: Option<Usec>,
     /// The command that checks its health; an empty one is none, whatever the image says.
     pub health_command: Option<Vec<String>>,
     /// The time from one check to the next.
@@ -120,6 +122,7 @@ impl CreateOptions {
         dict.some("LogRateLimitBurst", self.log_rate.map(|(burst, _)| burst));
         dict.some("LogRateLimitIntervalUSec", self.log_rate.map(|(_, interval)| interval));
         dict.some("Ready", self.ready);
+        dict.some("StartTimeoutUSec", self.start_timeout_usec);
         dict.some("HealthCommand", self.health_command);
         dict.some("HealthIntervalUSec", self.health_interval_usec);
         dict.some("HealthTimeoutUSec", self.health_timeout_usec);

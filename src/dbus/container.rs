@@ -406,6 +406,12 @@ impl Container {
         self.view.get().health.as_str()
     }
 
+    /// When it counts as started: exec (its program runs), notify (its payload says so) or healthy (its check passes).
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn ready(&self) -> &str {
+        self.view.get().spec.ready.as_str()
+    }
+
     /// After which ends it is started again: no, on-success, on-failure, on-abnormal, on-abort or always.
     #[zbus(property(emits_changed_signal = "const"))]
     fn restart_policy(&self) -> &str {

@@ -179,6 +179,7 @@ fn create_from(name: &str, image: &str, options: &mut Options) -> Result<CreateR
         restart: restart(options)?,
         log_rate: log_rate(options)?,
         ready: options.parse("Ready", |word: String| word.parse())?.unwrap_or_default(),
+        start_timeout_usec: options.take("StartTimeoutUSec")?,
         health: health(options)?,
         survive_soft_reboot: options.flag("SurviveSoftReboot")?,
         labels: options.parse("Labels", labels)?.unwrap_or_default(),
@@ -360,7 +361,7 @@ fn wanted_by(text: String) -> Parsed<Option<WantedBy>> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     match stem {
         Some(stem) if !stem.is_empty() && text.len() <= 255 && stem.bytes().all(known) => {
-            Ok(Some(WantedBy { unit: text, slice: None }))
+            Ok(Some(WantedBy { unit: text, slice: None, control_group: None }))
         }
         _ => Err(format!("'{}' is not the name of a unit such as 'web.service'", excerpt(&text))),
     }

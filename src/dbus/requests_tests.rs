@@ -51,6 +51,7 @@ fn every_option_of_create_arrives() {
             ("LogRateLimitIntervalUSec", 30_000_000u64.into()),
             ("LogRateLimitBurst", 100u32.into()),
             ("Ready", "healthy".into()),
+            ("StartTimeoutUSec", 7u64.into()),
             ("HealthCommand", vec!["/check", "-q"].into()),
             ("HealthIntervalUSec", 1_000_000u64.into()),
             ("HealthTimeoutUSec", 2_000_000u64.into()),
@@ -100,7 +101,7 @@ fn every_option_of_create_arrives() {
         action: Some(HealthAction::Kill),
     };
     assert_eq!(request.health, health);
-    assert_eq!(request.ready, Ready::Healthy);
+    assert_eq!((request.ready, request.start_timeout_usec), (Ready::Healthy, Some(7)));
     assert_eq!(request.log_rate, Some(LogRate { interval_usec: 30_000_000, burst: 100 }));
     assert!(refused([("LogRateLimitBurst", 5u32.into())]).contains("go together"));
 }
@@ -185,7 +186,7 @@ fn a_run_that_somebody_follows_is_of_their_service_unless_they_say_otherwise() {
     assert!(!none.for_caller && none.io.wanted_by.is_none());
     let said = with("shop@1.service").unwrap();
     assert!(!said.for_caller);
-    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None }));
+    assert_eq!(said.io.wanted_by, Some(WantedBy { unit: "shop@1.service".into(), slice: None, control_group: None }));
     for bad in ["web", ".service", "a b.service", "web.mount", "../web.service"] {
         assert!(with(bad).unwrap_err().message.contains("WantedBy"), "{bad}");
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::model::Signal;
+use crate::model::{Bytes, Limits, Signal};
 use crate::sys::pidfd;
 use crate::sys::proc;
 
@@ -89,6 +89,15 @@ impl Cgroup {
     /// Whether the payload is frozen.
     pub(super) fn is_frozen(&self) -> bool {
         is_frozen(&self.path.join(PAYLOAD)).unwrap_or(false)
+    }
+
+    /// What it may use by its own limits; those that cannot be read are none.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            memory: read_number(&self.path.join("memory.max")).map(Bytes),
+            cpu_usec_per_sec: fs::read_to_string(self.path.join("cpu.max")).ok().and_then(|text| cpu_limit(&text)),
+            pids: read_number(&self.path.join("pids.max")),
+        }
     }
 
     /// Kills the payload and everything that entered; the monitor stays to see it end.
@@ -234,6 +243,13 @@ fn read_number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
+/// `cpu.max`: a quota and a period, both in µs. As µs per second.
+fn cpu_limit(text: &str) -> Option<u64> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
+    quota.checked_mul(1_000_000)?.checked_div(period)
+}
+
 fn read_keyed(path: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
@@ -334,6 +350,18 @@ mod tests {
         cgroup.kill_checks().unwrap();
         let killed = |part: &str| directory.path().join(part).join("cgroup.kill").exists();
         assert_eq!(["exec-1", "exec-health-7", "payload"].map(killed), [false, true, false]);
+    }
+
+    #[test]
+    fn limits_are_read_and_max_is_none() {
+        let (_directory, cgroup) = scope(&[]);
+        assert_eq!(cgroup.limits(), Limits::default());
+        for (file, text) in [("memory.max", "max\n"), ("pids.max", "40\n"), ("cpu.max", "150000 100000\n")] {
+            fs::write(cgroup.path().join(file), text).unwrap();
+        }
+        assert_eq!(cgroup.limits(), Limits { memory: None, cpu_usec_per_sec: Some(1_500_000), pids: Some(40) });
+        assert_eq!(cpu_limit("max 100000\n"), None);
+        assert_eq!(cpu_limit("1 0"), None);
     }
 
     #[test]

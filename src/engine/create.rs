@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::boot::{self, Said};
 use super::error::EngineError;
+use super::patience;
 use super::request::{CreateRequest, HealthRequest};
 use crate::model::{
     BindMount, ContainerId, ContainerName, ContainerSpec, HealthCheck, ImageConfig, ImageInfo, Lifetime, Limits,
@@ -49,6 +50,11 @@ pub(super) fn define(
     if request.ready == Ready::Healthy && health.is_none() {
         return Err(invalid("a container that is ready when it is healthy needs a check: say which command that is"));
     }
+    if request.ready == Ready::Exec && request.start_timeout_usec.is_some() {
+        return Err(invalid(
+            "a container that is ready when its program runs needs no time to start: say that it is 'notify' or 'healthy'",
+        ));
+    }
     Ok(ContainerSpec {
         name,
         id,
@@ -67,6 +73,7 @@ pub(super) fn define(
         restart: request.restart,
         health,
         ready: request.ready,
+        start_timeout_usec: request.start_timeout_usec.map(|usec| if usec == 0 { patience::FOREVER } else { usec }),
         log_rate: request.log_rate,
         survive_soft_reboot: request.survive_soft_reboot,
         labels: image.config.labels.clone().into_iter().chain(request.labels).collect::<BTreeMap<_, _>>(),
@@ -380,6 +387,7 @@ mod tests {
             CreateRequest { ready: Ready::Healthy, ..CreateRequest::default() },
             CreateRequest { boot: Boot::Yes, survive_soft_reboot: true, ..CreateRequest::default() },
             CreateRequest { survive_soft_reboot: true, ..self::request(&["/sbin/init"]) },
+            CreateRequest { start_timeout_usec: Some(1), ..CreateRequest::default() },
             CreateRequest { hostname: Some("a_b".into()), ..CreateRequest::default() },
             CreateRequest { slice: Some("holm".into()), ..CreateRequest::default() },
             CreateRequest { working_directory: Some("relative".into()), ..CreateRequest::default() },

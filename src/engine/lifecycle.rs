@@ -80,6 +80,8 @@ pub(super) enum Event {
     },
     /// Stop it.
     Stop,
+    /// Its monitor stops it.
+    Leaving,
     /// Stop it if it runs, then start it.
     Restart,
     /// The stop timeout has passed.
@@ -115,6 +117,8 @@ pub(super) enum Action {
     Launch,
     /// Ask the leader to end, and set the deadline.
     AskToEnd,
+    /// Set the deadline of an end that somebody else sees to.
+    AwaitEnd,
     /// Bring the deadline forward if this stop has less patience than the one under way.
     Hurry,
     /// Kill everything (cgroup.kill).
@@ -177,6 +181,15 @@ pub(super) fn step(state: State, event: Event, lifetime: Lifetime) -> Step {
             Ok((Stopping { forced, next: Next::Rest }, &[Action::Hurry]))
         }
         (Stopping { .. }, Event::Stop) => Ok((state, &[Action::Hurry])),
+
+        (Readying | Running, Event::Leaving) => Ok((stopping(Next::Rest), &[Action::AwaitEnd])),
+        (Frozen, Event::Leaving) => Ok((stopping(Next::Rest), &[Action::AwaitEnd, Action::Thaw])),
+        (Stopping { forced, next: Next::Start | Next::Policy }, Event::Leaving) => {
+            Ok((Stopping { forced, next: Next::Rest }, &[]))
+        }
+        (Resting | Waiting | Starting | Stopping { next: Next::Rest | Next::Remove, .. }, Event::Leaving) => {
+            Ok((state, &[]))
+        }
 
         (Readying | Running, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd])),
         (Frozen, Event::Restart) => Ok((stopping(Next::Start), &[Action::AskToEnd, Action::Thaw])),
@@ -335,6 +348,14 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_by_the_monitor_is_one_that_nobody_else_asks_for() {
+        let (state, actions) = run(&[Event::Start, UP, Event::Leaving]);
+        assert_eq!((state, actions.last()), (stopping(Next::Rest), Some(&Action::AwaitEnd)));
+        assert_eq!(run(&[Event::Start, UP, Event::Restart, Event::Leaving, END]).0, State::Resting);
+        assert_eq!(run(&[Event::Start, UP, Event::Freeze, Event::Leaving]).1.last(), Some(&Action::Thaw));
+    }
+
+    #[test]
     fn a_restart_starts_again_after_the_end() {
         let (state, actions) = run(&[Event::Start, UP, Event::Restart, END]);
         assert_eq!(state, State::Starting);
@@ -428,6 +449,7 @@ mod tests {
             Just(Event::Start),
             Just(Event::Stop),
             Just(Event::Restart),
+            Just(Event::Leaving),
             Just(Event::Deadline),
             any::<bool>().prop_map(|again| Event::Ended { again }),
             Just(Event::Due),

@@ -38,6 +38,7 @@ mod images;
 mod jobs;
 mod lifecycle;
 mod outcome;
+mod patience;
 mod pressure;
 mod reconcile;
 mod request;

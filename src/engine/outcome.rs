@@ -94,6 +94,7 @@ mod tests {
             held: false,
             unready: false,
             given_up: false,
+            ready_by_usec: 0,
             health: Default::default(),
         }
     }

@@ -57,6 +57,8 @@ pub struct CreateRequest {
     pub log_rate: Option<LogRate>,
     /// When it counts as started.
     pub ready: Ready,
+    /// How long that may take, in µs; 0 or `u64::MAX` for ever.
+    pub start_timeout_usec: Option<Usec>,
     /// How its health is checked.
     pub health: HealthRequest,
     /// Whether it runs on over a soft-reboot.
@@ -122,11 +124,13 @@ pub struct WantedBy {
     pub unit: String,
     /// The slice that it is in, if that is known: it becomes that of a container which has none of its own.
     pub slice: Option<String>,
+    /// Its control group, if that is known: what limits it limits the container.
+    pub control_group: Option<String>,
 }
 
 impl From<Service> for WantedBy {
     fn from(service: Service) -> Self {
-        Self { unit: service.unit, slice: Some(service.slice) }
+        Self { unit: service.unit, slice: Some(service.slice), control_group: Some(service.control_group) }
     }
 }
 

@@ -10,8 +10,10 @@ use rustix::event::Timespec;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::time::Instant;
 
 use super::cgroup::Cgroup;
+use super::patience;
 use super::request::Who;
 use crate::model::{Exit, ExitRecord, MonitorMessage, Notification, Signal, StopCourse, now_usec};
 use crate::records::RunRecord;
@@ -126,6 +128,12 @@ impl Run {
             Ok((length, _)) if length > 0 => Some(Notification::parse(&buffer[..length])),
             _ => None,
         }
+    }
+
+    /// When it is given up if it is not ready by then; `None` when it is, or may take for ever.
+    pub(super) fn ready_by(&self) -> Option<Instant> {
+        let RunRecord { unready, stopping, ready_by_usec, .. } = self.record;
+        (unready && !stopping && ready_by_usec > 0).then(|| patience::until(ready_by_usec))
     }
 
     /// Whether it was given a way to say something.

@@ -21,8 +21,8 @@ use super::error::EngineError;
 use super::request::{RunIo, WantedBy};
 use super::run::{Run, start_time};
 use super::steps::Steps;
-use super::{Inner, blocking, container_device, table};
-use crate::model::{ContainerSpec, ExitRecord, HealthState, MonitorMessage, Ready};
+use super::{Inner, blocking, container_device, patience, table};
+use crate::model::{ContainerSpec, ExitRecord, HealthState, Limits, MonitorMessage, Ready};
 use crate::records::{ContainerRecord, RunRecord};
 use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonitor, Timings};
 use crate::storage::{Access, MountedDevice};
@@ -63,6 +63,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         held: false,
         unready: spec.ready != Ready::Exec,
         given_up: false,
+        ready_by_usec: patience::ready_by(spec, record.started_usec, has_its_own(&io)),
         health: HealthState::default(),
     };
     // Before the plan goes out: a daemon that starts anew must find a payload that may run from here on.
@@ -91,6 +92,11 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         warn!(container = %spec.name, op = "start", "its journal or its sockets are not shown on the host: {error}, ignoring");
     }
     Ok(run)
+}
+
+/// Whether somebody else looks to how long a start takes: the unit that waits for it (TimeoutStartSec= in systemd.service(5)).
+fn has_its_own(io: &RunIo) -> bool {
+    io.wanted_by.is_some() && io.monitor.is_some()
 }
 
 /// Says how a run ended on the socket of its caller, in place of the monitor. A caller that is gone or stuck is told nothing.
@@ -132,7 +138,7 @@ async fn make_scope(
         description: format!("Container {}", spec.name),
         pid: monitor.pid(),
         slice: slice(spec, wanted_by).unwrap_or(&engine.settings.slice).to_owned(),
-        limits: spec.limits,
+        limits: limits(spec, wanted_by),
         timeout_stop_usec: spec.stop.timeout_usec.saturating_add(STOP_MARGIN_USEC),
         wanted_by: wanted_by.map(|wanted_by| wanted_by.unit.clone()),
         log: UnitLog { fields: log_fields(spec, record.run, wanted_by), rate: spec.log_rate },
@@ -151,6 +157,12 @@ async fn make_scope(
 /// A service has the limits of its slice for all that it runs.
 fn slice<'a>(spec: &'a ContainerSpec, wanted_by: Option<&'a WantedBy>) -> Option<&'a str> {
     spec.slice.as_deref().or(wanted_by.and_then(|wanted_by| wanted_by.slice.as_deref()))
+}
+
+/// And its own for all that it runs: the container is beside its control group, where the kernel does not see to that.
+fn limits(spec: &ContainerSpec, wanted_by: Option<&WantedBy>) -> Limits {
+    let group = wanted_by.and_then(|wanted_by| wanted_by.control_group.as_ref());
+    group.map_or(spec.limits, |group| spec.limits.within(Cgroup::new(group.as_ref()).limits()))
 }
 
 /// What each of its lines in the journal says, with names that other container tools use, beside `_SYSTEMD_UNIT` and what

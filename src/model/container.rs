@@ -95,6 +95,10 @@ pub struct ContainerSpec {
     /// When it counts as started. Absent in records of older versions.
     #[serde(default)]
     pub ready: Ready,
+    /// How long that may take, in µs, `u64::MAX` for ever; what is usual for its kind when absent. Absent in records of older
+    /// versions.
+    #[serde(default)]
+    pub start_timeout_usec: Option<Usec>,
     /// Whether it runs on when only the system's userspace is started anew. Absent in records of older versions.
     #[serde(default)]
     pub survive_soft_reboot: bool,
@@ -191,6 +195,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The smaller of each.
+    pub fn within(self, other: Self) -> Self {
+        let smaller = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        Self {
+            memory: smaller(self.memory.map(|bytes| bytes.0), other.memory.map(|bytes| bytes.0)).map(Bytes),
+            cpu_usec_per_sec: smaller(self.cpu_usec_per_sec, other.cpu_usec_per_sec),
+            pids: smaller(self.pids, other.pids),
+        }
+    }
+
     /// What systemd calls infinity (`UINT64_MAX`) as what it is: no limit.
     pub fn without_infinity(self) -> Self {
         let finite = |value: &u64| *value != u64::MAX;

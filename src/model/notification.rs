@@ -1,5 +1,7 @@
 //! What a payload says about itself (sd_notify(3)).
 
+use super::Usec;
+
 /// The part of a message that concerns others than the service manager's own books.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notification {
@@ -55,6 +57,11 @@ impl Notification {
         self.value("STATUS")
     }
 
+    /// How much longer it may take, in µs from now (`EXTEND_TIMEOUT_USEC=`).
+    pub fn more_time(&self) -> Option<Usec> {
+        self.value("EXTEND_TIMEOUT_USEC")?.parse().ok()
+    }
+
     /// Whether all it says is that it lives.
     pub fn is_pulse(&self) -> bool {
         self.lines.iter().all(|line| line.starts_with("WATCHDOG="))
@@ -76,6 +83,8 @@ mod tests {
         assert_eq!(message.text(), "READY=1\nSTATUS=a ?[1m line");
         assert!(message.is_ready() && !message.is_pulse());
         assert_eq!(message.status(), Some("a ?[1m line"));
+        assert_eq!(Notification::parse(b"EXTEND_TIMEOUT_USEC=5000000").more_time(), Some(5_000_000));
+        assert_eq!(Notification::parse(b"EXTEND_TIMEOUT_USEC=-1").more_time(), None);
         assert_eq!(Notification::parse(b"MAINPID=1").text(), "");
         assert!(!Notification::parse(b"READY=0").is_ready());
     }

@@ -7,6 +7,8 @@ pub struct Service {
     pub unit: String,
     /// The slice that it is in.
     pub slice: String,
+    /// Its control group, below the mount of cgroup2.
+    pub control_group: String,
 }
 
 impl Service {
@@ -16,7 +18,9 @@ impl Service {
     /// that the system's manager does not know. `None` too for the inside of any other scope, such as a container's.
     pub fn of_control_group(path: &str) -> Option<Self> {
         let mut slice = ROOT_SLICE;
+        let mut control_group = String::new();
         for part in path.split('/').filter(|part| !part.is_empty()) {
+            control_group.extend(["/", part]);
             // A name that could be that of a control file has a letter before it.
             let name = part.strip_prefix('_').unwrap_or(part);
             if name.ends_with(".slice") {
@@ -24,7 +28,7 @@ impl Service {
                 continue;
             }
             let service = name.ends_with(".service") && !name.starts_with("user@");
-            return service.then(|| Self { unit: name.to_owned(), slice: slice.to_owned() });
+            return service.then(|| Self { unit: name.to_owned(), slice: slice.to_owned(), control_group });
         }
         None
     }
@@ -48,6 +52,8 @@ mod tests {
         let instance = Some(("db@1.service".to_owned(), "system-db.slice".to_owned()));
         assert_eq!(found("/system.slice/system-db.slice/db@1.service"), instance);
         assert_eq!(found("/web.service"), Some(("web.service".to_owned(), "-.slice".to_owned())));
+        let worker = Service::of_control_group("/system.slice/_cpu.service/worker/1.scope").unwrap();
+        assert_eq!(worker.control_group, "/system.slice/_cpu.service");
         assert_eq!(found("/_cpu.slice/_cpu.service"), Some(("cpu.service".to_owned(), "cpu.slice".to_owned())));
     }
 

@@ -127,6 +127,9 @@ pub struct RunRecord {
     /// Whether it was asked to end because it was not ready in time.
     #[serde(default)]
     pub given_up: bool,
+    /// When it is asked to end because it is not ready, µs since the epoch; 0 for never.
+    #[serde(default)]
+    pub ready_by_usec: Usec,
     /// How it stands with its health.
     #[serde(default)]
     pub health: HealthState,
@@ -368,6 +371,7 @@ mod tests {
                 health: None,
                 ready: Default::default(),
                 log_rate: None,
+                start_timeout_usec: None,
                 survive_soft_reboot: false,
                 labels: Default::default(),
             },

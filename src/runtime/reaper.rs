@@ -2,7 +2,8 @@
 //! signals. It has the command's own rights, nothing open, and cannot be traced.
 
 use crate::model::Exit;
-use crate::sys::{process, signal};
+use crate::sys::process;
+use crate::sys::signal::{self, SignalFd};
 
 /// Stays until the command with this process id has ended, and ends as it did (128 plus the number after a signal); the
 /// kernel then kills whatever else is left in the pid namespace. All signals are blocked, as the monitor left them.
@@ -11,10 +12,11 @@ pub(super) fn stay(command: u32) -> ! {
     // descriptor here is never dropped, because this never returns.
     let _ = process::close_from(0);
     let _ = process::set_name(c"holm-init");
-    signal::catch_all();
     let command_pid = i32::try_from(command).expect("process ids fit");
+    let signals = SignalFd::all();
+    let next = || signals.as_ref().ok().and_then(|signals| signals.wait().ok()).unwrap_or_else(signal::wait_any);
     loop {
-        match signal::wait_any() {
+        match next() {
             libc::SIGCHLD => reap(command),
             // It may have just ended; then SIGCHLD is next.
             number => drop(process::send_signal(command_pid, number)),

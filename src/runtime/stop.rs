@@ -1,7 +1,7 @@
 //! A stop that systemd asks the monitor for, seen through to its end: holmd may be dead, and knows nothing of it in any case.
 //!
 //! The kernel drops a signal that the first process of a pid namespace does not take yet. So a payload that is stopped
-//! while it still begins gets the signal again as soon as it is seen to listen.
+//! while it still begins gets the signal as soon as it listens, and not before.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -66,41 +66,32 @@ impl<'a> Stop<'a> {
 
     /// The first request sets the deadline; a later one only has the signal sent again.
     fn begin(&mut self) {
-        let deadline = match &self.under_way {
-            Some(UnderWay { forced: true, .. }) => return,
-            Some(under_way) => under_way.deadline,
+        let listen = Some(FIRST_LOOK);
+        match &mut self.under_way {
+            Some(UnderWay { forced: true, .. }) => {}
+            Some(under_way) => under_way.listen = listen,
             None => {
                 // One that is frozen hears nothing.
                 self.scope.thaw_payload();
-                Instant::now().checked_add(self.policy.timeout())
+                let deadline = Instant::now().checked_add(self.policy.timeout());
+                self.under_way = Some(UnderWay { deadline, listen, forced: false });
             }
-        };
-        // Sent even to one that does not seem to listen: it may wait for it in a way that cannot be seen, and what is
-        // dropped does no harm.
-        self.send();
-        let listen = (!self.hears()).then_some(FIRST_LOOK);
-        self.under_way = Some(UnderWay { deadline, listen, forced: false });
+        }
     }
 
-    /// Sends the signal again if it would be taken now, or is to be tried later.
+    /// Sends the signal if it would be taken, or is to be tried again later.
     fn speak(&mut self) {
         let Some(pause) = self.under_way.as_ref().and_then(|under_way| under_way.listen) else { return };
-        let heard = self.hears();
-        if heard {
-            self.send();
+        let signal = self.policy.signal.number();
+        // Not reaped, so the number is its own. What cannot be looked at has ended, and the wait sees that next.
+        let heard = signal::is_heard(self.leader.pid, signal).unwrap_or(true);
+        // What waits for signals in sigwaitinfo(2) takes it and is not seen to; to what does not, the kernel does not give it.
+        if heard || pause == FIRST_LOOK {
+            let _ = pidfd::send_signal(self.leader.pidfd.as_fd(), signal);
         }
         if let Some(under_way) = &mut self.under_way {
             under_way.listen = (!heard).then(|| (pause * 2).min(LAST_LOOK));
         }
-    }
-
-    fn send(&self) {
-        let _ = pidfd::send_signal(self.leader.pidfd.as_fd(), self.policy.signal.number());
-    }
-
-    /// Not reaped, so the number is its own. What cannot be looked at has ended, and the wait sees that next.
-    fn hears(&self) -> bool {
-        signal::is_heard(self.leader.pid, self.policy.signal.number()).unwrap_or(true)
     }
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 /// Gives every signal its default action. Caught signals are reset by execve(2) anyway, ignored ones are not. Also those that
 /// libc keeps for itself and refuses to touch: they may be ignored from a parent too.
 pub fn reset_dispositions() {
@@ -60,17 +62,6 @@ pub fn block_only(signal: i32) -> io::Result<()> {
     set_mask(&set)
 }
 
-/// Has the kernel say that this process takes every signal: while one waits in sigwaitinfo(2), what it waits for counts as
-/// blocked, but is not shown so (proc_pid_status(5)). All are blocked, so that the handler never runs.
-pub fn catch_all() {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let handler: extern "C" fn(libc::c_int) = nothing;
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the handler touches nothing. KILL, STOP and those that libc keeps for itself are refused, which is right.
-        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
-    }
-}
-
 /// Waits for any signal, all of them being blocked, and takes it (sigwaitinfo(2)). Its number.
 pub fn wait_any() -> i32 {
     let set = full_set();
@@ -84,9 +75,8 @@ pub fn wait_any() -> i32 {
     }
 }
 
-/// Whether a signal would do anything to a process now, as far as can be seen. For the first process of a pid namespace the
-/// kernel drops what that neither catches nor has blocked to take later, but for KILL and STOP (pid_namespaces(7)). One that
-/// waits in sigwait(3) for signals without a handler takes them, and looks as if it did not.
+/// Whether a signal is known to do something to a process now; one that waits in sigwaitinfo(2) takes it, and is not seen to. For the first process of a pid namespace the kernel drops what that
+/// neither catches nor has blocked to take later, but for KILL and STOP (pid_namespaces(7)).
 pub fn is_heard(pid: u32, signal: i32) -> io::Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(matches!(signal, libc::SIGKILL | libc::SIGSTOP) || !is_first(&status) || takes(&status, signal))
@@ -123,13 +113,36 @@ impl SignalFd {
                 return Err(io::Error::last_os_error());
             }
         }
+        Self::of(&set)
+    }
+
+    /// One for every signal, all of them being blocked. Who reads from it shows in proc_pid_status(5) that it takes them, which one
+    /// in sigwaitinfo(2) does not: the kernel unblocks them for that time.
+    pub fn all() -> io::Result<Self> {
+        Self::of(&full_set())
+    }
+
+    fn of(set: &libc::sigset_t) -> io::Result<Self> {
         // SAFETY: the set is initialised and outlives the call.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let fd = unsafe { libc::signalfd(-1, std::ptr::from_ref(set), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the call just made this descriptor, so nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for a signal and takes it.
+    pub fn wait(&self) -> io::Result<i32> {
+        loop {
+            if let Some(signal) = self.take()? {
+                return Ok(signal);
+            }
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     /// Takes one pending signal; `None` when there is none.

@@ -34,6 +34,7 @@ struct Request {
     name: String,
     image: ImageName,
     options: Options,
+    at_exec: bool,
     /// Whether a container of that name goes first.
     replace: bool,
     /// Whether the program is left to the image.
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
         return Err(CliError::Usage("--interactive with --detach needs --tty: nothing else can be attached to".into()));
     }
     let (remove, leaves_program) = (container.auto_remove(), container.leaves_program());
+    let at_exec = container.is_ready_at_exec();
     let (name, image) = (container.bus_name().to_owned(), container.image()?);
     let variable = |name: &str| std::env::var(name).ok();
     let mut options = container.options(variable)?;
@@ -54,7 +56,7 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
     let options = options.into_dict();
     let credentials = passed::credentials(args.credential, |name| std::env::var_os(name))?;
     let given = Io { passed: passed::checked(inherited)?, credentials: passed::checked(credentials)?, ..Io::default() };
-    let request = Request { name, image, options, replace: args.replace, leaves_program };
+    let request = Request { name, image, options, at_exec, replace: args.replace, leaves_program };
     if args.detach { detached(request, given).await } else { attached(request, given, streams, remove).await }
 }
 
@@ -74,14 +76,18 @@ async fn detached(mut request: Request, given: Io) -> Outcome {
 }
 
 async fn attached(mut request: Request, given: Io, streams: Streams, remove: bool) -> Outcome {
-    let (session, io) = Session::prepare_run(streams)?;
+    let (mut session, io) = Session::prepare_run(streams)?;
     Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
     let leaves_program = request.leaves_program;
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
+    let at_exec = request.at_exec;
     // Sending consumes the request, and with it our copy of the monitor's side of the socket.
-    let (path, job) = request.send(&client).await?;
+    let (path, job) = tokio::select! {
+        sent = request.send(&client) => sent?,
+        status = session.given_up() => return Ok(status),
+    };
     let name = name_of(&path);
     let container = client.container_at(path.clone()).await?;
     if leaves_program {
@@ -89,7 +95,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
         tokio::spawn(system::advise(Clone::clone(&container)));
     }
     let payload = Payload::Container(container, client.clone(), name.clone());
-    let start = Start { jobs: &mut jobs, job: &job, name: &name };
+    let start = Start { jobs: &mut jobs, job: &job, name: &name, at_exec };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
             if remove {
@@ -116,6 +122,24 @@ async fn make_room(client: &Client, name: &str) -> Result<(), CliError> {
     }
 }
 
+/// Whether the name is free again, after a wait for a container that was on its way out: removed after its run, and being
+/// stopped. So it is when a service's holmctl was killed and the service is started again at once.
+async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
+    let mut jobs = Jobs::listen(client, &[Rule::ContainersRemoved]).await?;
+    let path = match client.container(name).await {
+        Ok(container) => OwnedObjectPath::from(container.inner().path().to_owned()),
+        Err(error) if error.is(ErrorCode::NoSuchContainer) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
+    // One that cannot be looked at any more has just gone.
+    let Ok(known) = client.properties(&path, "org.holm1.Container").await else { return Ok(true) };
+    let leaves = known.text("State") == "stopping" && known.flag("AutoRemove");
+    if leaves {
+        gone(&mut jobs, &path, name).await?;
+    }
+    Ok(leaves)
+}
+
 /// Waits until the name is free, or the user has waited enough.
 async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
     tokio::select! {
@@ -130,7 +154,11 @@ impl Request {
         if self.replace {
             make_room(client, &self.name).await?;
         }
-        Ok(manager.run_container(&self.name, self.image.as_str(), &self.options).await?)
+        let run = || manager.run_container(&self.name, self.image.as_str(), &self.options);
+        match run().await.map_err(ClientError::from) {
+            Err(error) if error.is(ErrorCode::NameInUse) && has_left(client, &self.name).await? => Ok(run().await?),
+            made => Ok(made?),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cli::passed::{self, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options};
+use crate::model::Ready;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -39,6 +40,7 @@ async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let container = client.container(name).await?;
     let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
     let terminal = known.flag("Terminal");
+    let at_exec = known.text("Ready") == Ready::Exec.as_str();
     let (session, io) = Session::prepare_run(Streams { interactive, terminal })?;
     let mut options = Options::new();
     Io { passed: passed::checked(inherited)?, ..io }.add_to(&mut options);
@@ -46,7 +48,7 @@ async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let job = container.start(&options).await?;
     // Our copy of the monitor's side of the socket would keep it open.
     drop(options);
-    let start = Start { jobs: &mut jobs, job: &job, name };
+    let start = Start { jobs: &mut jobs, job: &job, name, at_exec };
     let payload = Payload::Container(container, client.clone(), name.to_owned());
     match session.follow(&payload, Some(start)).await? {
         Ending::Exited(exit) => Ok(exit.into()),

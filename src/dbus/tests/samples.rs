@@ -45,6 +45,7 @@ pub(super) fn container(text: &str) -> ContainerView {
         health: None,
         ready: Default::default(),
         log_rate: None,
+        start_timeout_usec: None,
         survive_soft_reboot: false,
         labels: BTreeMap::new(),
     };

@@ -1,7 +1,5 @@
 //! What a container's restart policy has its task do.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -10,6 +8,7 @@ use crate::engine::entries;
 use crate::engine::error::EngineError;
 use crate::engine::lifecycle::{Event, Next, State};
 use crate::engine::outcome::{in_words, last_run};
+use crate::engine::patience::until;
 use crate::engine::restart::{self, Verdict};
 use crate::model::{ErrorCode, StopCourse, Usec, now_usec};
 use crate::records::{LastRun, Restarts};
@@ -93,9 +92,4 @@ impl Task {
         info!(container = %name, op = "restart", message_id = entries::RESTART, "Container {name} is started again in {} ms.", wait.as_millis());
         self.due = Some(due);
     }
-}
-
-/// A moment of the wall clock on the clock that timers go by.
-pub(super) fn until(moment: Usec) -> Instant {
-    Instant::now() + Duration::from_micros(moment.saturating_sub(now_usec()))
 }

@@ -12,7 +12,7 @@ use crate::engine::outcome::in_words;
 use crate::engine::restart;
 use crate::engine::run::Run;
 use crate::engine::view::JobResult;
-use crate::model::{Checked, ErrorCode, Health, HealthAction, HealthState, Ready};
+use crate::model::{Checked, ErrorCode, Health, HealthAction, HealthState, Ready, RunResult};
 use crate::records::LastRun;
 
 impl Task {
@@ -70,6 +70,7 @@ impl Task {
 
     /// It counts as started from now on.
     pub(super) async fn ready(&mut self) {
+        self.deadline = None;
         if let Some(run) = &mut self.run {
             run.record.unready = false;
         }
@@ -78,7 +79,7 @@ impl Task {
     }
 
     /// It was given the time that it has, and is ended.
-    async fn not_ready(&mut self) {
+    pub(super) async fn not_ready(&mut self) {
         if let Some(run) = &mut self.run {
             run.record.given_up = true;
         }
@@ -87,8 +88,11 @@ impl Task {
 
     /// Its start has failed, though its program ran.
     pub(super) fn never_ready(&mut self, last: &LastRun) {
-        let said = self.run_said();
-        let text = format!("it was not ready before its end ({}){said}", in_words(last));
+        let (said, words) = (self.run_said(), in_words(last));
+        let text = match last.result {
+            RunResult::Timeout => format!("it was not ready in time and was stopped ({words}){said}"),
+            _ => format!("it was not ready before its end ({words}){said}"),
+        };
         self.start_error = Some(JobResult::Failed { code: ErrorCode::StartFailed, message: text.clone() });
         self.record.status_text = text;
     }

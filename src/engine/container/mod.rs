@@ -5,15 +5,23 @@
 //! | this one | the way to the task, and what is shown without asking it |
 //! | `task.rs` | the life of the container: owns its state, performs what `lifecycle` decides |
 //! | `again.rs` | what its restart policy has the task do |
+//! | `caller.rs` | a caller with whom a run ends |
 //! | `checks.rs`, `health.rs` | the checks of its health, one after another; what comes of them |
+//! | `end.rs` | what the task does when its run has ended |
+//! | `freeze.rs` | how it is held still |
 //! | `notified.rs` | what comes of what the payload says about itself |
 //! | `root.rs` | what is done to its root and its record |
+//! | `stop.rs` | how it is asked to end, and made to |
 
 mod again;
+mod caller;
 mod checks;
+mod end;
+mod freeze;
 mod health;
 mod notified;
 mod root;
+mod stop;
 mod task;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,6 +102,11 @@ pub(super) enum Request {
     Held,
     /// Thaw it if that is why it is frozen.
     Release,
+    /// Take over that the caller whom a run is tied to has gone, or asks for its end: the monitor stops it.
+    CallerLeft {
+        /// Which run.
+        run: u64,
+    },
     /// Take over how a check of its health went.
     Checked {
         /// Of which run.
@@ -236,7 +249,7 @@ impl Request {
                 job.finish(JobResult::from(&gone));
             }
             // Nobody waits for an answer.
-            Self::Held | Self::Release | Self::Checked { .. } => {}
+            Self::Held | Self::Release | Self::CallerLeft { .. } | Self::Checked { .. } => {}
             Self::Freeze { reply, .. }
             | Self::Snapshots { reply, .. }
             | Self::Rollback { reply, .. }

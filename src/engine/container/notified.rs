@@ -5,8 +5,8 @@ use tracing::warn;
 use super::task::Task;
 use crate::engine::lifecycle::State;
 use crate::engine::run::Run;
-use crate::engine::table;
-use crate::model::{Notification, Ready};
+use crate::engine::{patience, table};
+use crate::model::{Notification, Ready, Usec, now_usec};
 
 impl Task {
     /// Takes a message over; none means that there will be no more.
@@ -19,6 +19,9 @@ impl Task {
         if let Some(status) = said.status() {
             run.has_spoken = true;
             status.clone_into(&mut self.record.status_text);
+        }
+        if let Some(more) = said.more_time() {
+            self.wait_longer(more);
         }
         if said.is_ready() && self.awaits_word() {
             self.ready().await;
@@ -36,6 +39,8 @@ impl Task {
 
     /// The monitor was killed, and with it went the way to hear of it.
     pub(super) async fn counts_as_ready(&mut self) {
+        // Its caller waits for the end of the monitor's socket, of which we have a copy.
+        self.caller = None;
         if self.awaits_word() {
             let name = &self.record.spec.name;
             warn!(container = %name, op = "start", "nobody will hear whether container {name} is ready: it counts as started");
@@ -56,6 +61,16 @@ impl Task {
         if run.can_speak() {
             table::release_notified(&self.record.spec);
         }
+    }
+
+    /// As for a service (`EXTEND_TIMEOUT_USEC=` in sd_notify(3)).
+    fn wait_longer(&mut self, more: Usec) {
+        let awaited = self.awaits_word();
+        let Some(run) = self.run.as_mut().filter(|run| awaited && run.record.ready_by_usec > 0) else { return };
+        run.record.ready_by_usec =
+            patience::extended(&self.record.spec, run.record.started_usec, now_usec().saturating_add(more));
+        self.deadline = run.ready_by();
+        self.save_run();
     }
 
     fn awaits_word(&self) -> bool {

@@ -1,38 +1,36 @@
 //! The task of one container: it owns its state and performs what `lifecycle` decides, one thing after another.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::until;
+use super::caller::Caller;
 use super::checks::Checks;
+use super::stop::{Unheard, deadline};
 use super::{Request, Shared};
 use crate::engine::cgroup::Cgroup;
 use crate::engine::error::EngineError;
 use crate::engine::jobs::Job;
 use crate::engine::lifecycle::{Action, Event, Next, Refusal, State, step};
-use crate::engine::outcome::{belongs, in_words, last_run, never_started};
-use crate::engine::request::{RunIo, StopOptions, Who};
-use crate::engine::run::{Handles, Run, asked_of_kernel, bare_record};
-use crate::engine::steps::Steps;
+use crate::engine::outcome::never_started;
+use crate::engine::patience::until;
+use crate::engine::request::{RunIo, StopOptions};
+use crate::engine::run::{Handles, Run};
 use crate::engine::view::{ContainerView, Event as Change, JobResult};
-use crate::engine::{Inner, blocking, entries, start, table};
-use crate::model::{Exit, ExitRecord, Health, Lifetime, Notification, PoolState, RunResult, Signal, now_usec};
-use crate::records::{ContainerRecord, Durability, LastRun, RecordError, RunRecord, Store};
-use crate::sys::{clock, signal};
+use crate::engine::{Inner, blocking, entries, start};
+use crate::model::{Health, Lifetime, Notification, RunResult, now_usec};
+use crate::records::{ContainerRecord, Durability, RecordError, Store};
 use crate::systemd::scope_name;
 
 /// How long what is left of a run may take to be gone before the next one begins.
-const LEAVING: Duration = Duration::from_secs(5);
+pub(super) const LEAVING: Duration = Duration::from_secs(5);
 /// What is said of a container that is held.
 const HELD: &str = "held still: the pool has no room; remove containers, images or snapshots, or grow it";
-/// How long a freeze waits for processes that are entering.
-const ENTERING: Duration = Duration::from_secs(10);
 
 /// The state of a container that was found running. A removal or restart that was to follow is forgotten: the job that
 /// asked for it ended with the daemon that had it.
@@ -46,35 +44,6 @@ fn found(run: &Run) -> State {
         false => State::Running,
     }
 }
-
-/// When a run that was found being stopped is killed.
-fn deadline(run: &RunRecord, timeout: Duration) -> Option<Instant> {
-    let now = Instant::now();
-    match run.deadline_usec {
-        _ if !run.stopping => None,
-        _ if run.forced => Some(now),
-        Some(usec) => now.checked_add(Duration::from_micros(usec).saturating_sub(clock::since_boot())),
-        None => now.checked_add(timeout),
-    }
-}
-
-/// A stop signal that the leader does not take yet. Nothing tells when a process begins to catch a signal: it has to be looked
-/// at, often at first and then rarely.
-#[derive(Debug)]
-struct Unheard {
-    signal: Signal,
-    pause: Duration,
-    next: Instant,
-}
-
-impl Unheard {
-    fn new(signal: Signal) -> Self {
-        Self { signal, pause: FIRST_LOOK, next: Instant::now() }
-    }
-}
-
-const FIRST_LOOK: Duration = Duration::from_millis(5);
-const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// What the owner of a job waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,25 +62,27 @@ pub(super) struct Task {
     pub(super) requests: mpsc::WeakUnboundedSender<Request>,
     /// Of the run under way.
     pub(super) checks: Option<Checks>,
+    pub(super) caller: Option<Caller>,
     pub(super) record: ContainerRecord,
     pub(super) state: State,
     pub(super) run: Option<Run>,
-    deadline: Option<Instant>,
-    unheard: Option<Unheard>,
+    /// When it is killed, if it is being stopped; when it is given up, if it is not ready.
+    pub(super) deadline: Option<Instant>,
+    pub(super) unheard: Option<Unheard>,
     /// When its policy starts it again.
     pub(super) due: Option<Instant>,
     /// Whether the launch under way is its policy's.
     pub(super) by_policy: bool,
     waiters: Vec<(Goal, Job)>,
-    next_io: Option<RunIo>,
+    pub(super) next_io: Option<RunIo>,
     /// The input and output of a system's run, for the one after a reboot: who follows it follows it on.
-    again: Option<RunIo>,
-    stop: StopOptions,
+    pub(super) again: Option<RunIo>,
+    pub(super) stop: StopOptions,
     pub(super) start_error: Option<JobResult>,
     /// Where the last run was: its scope may not be gone yet.
-    left: Option<Cgroup>,
+    pub(super) left: Option<Cgroup>,
     /// The end of its machine.
-    left_machine: Option<JoinHandle<()>>,
+    pub(super) left_machine: Option<JoinHandle<()>>,
 }
 
 enum Input {
@@ -146,6 +117,7 @@ impl Task {
             root: Arc::default(),
         });
         let deadline = run.as_ref().and_then(|run| deadline(&run.record, record.spec.stop.timeout()));
+        let deadline = deadline.or_else(|| run.as_ref().and_then(Run::ready_by));
         let unheard = run.as_ref().and_then(|run| run.record.unheard).map(Unheard::new);
         let due = (state == State::Waiting).then(|| until(record.restarts.next_usec));
         let mut task = Self {
@@ -154,6 +126,7 @@ impl Task {
             inbox,
             requests,
             checks: None,
+            caller: None,
             record,
             state,
             run,
@@ -186,7 +159,10 @@ impl Task {
                 Input::Notified(said) => self.notified(said).await,
                 Input::Deadline => {
                     self.deadline = None;
-                    self.happened(Event::Deadline).await;
+                    match self.state {
+                        State::Readying => self.not_ready().await,
+                        _ => self.happened(Event::Deadline).await,
+                    }
                 }
                 Input::Look => {
                     self.speak();
@@ -284,6 +260,10 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
+            Request::CallerLeft { run } if self.run.as_ref().is_some_and(|now| now.record.run == run) => {
+                self.happened(Event::Leaving).await;
+            }
+            Request::CallerLeft { .. } => {}
             Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;
@@ -319,58 +299,6 @@ impl Task {
                 self.happened(event).await;
             }
         }
-    }
-
-    /// What is watched has ended. A payload may outlive its monitor, if that was killed.
-    async fn ended(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        run.exit = find_exit(&self.engine.store, &self.record, run).await;
-        if run.exit.is_none() {
-            match run.watch_leader() {
-                Ok(true) => {
-                    warn!(container = %self.record.spec.name, op = "watch", "The monitor of container {} was killed: its payload runs on, and how that ends is known only if the kernel tells.", self.record.spec.name);
-                    self.counts_as_ready().await;
-                    return;
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    warn!(container = %self.record.spec.name, op = "watch", "cannot watch the leader: {error}: it is killed");
-                }
-            }
-            // Without a monitor nobody else ends what the leader left behind.
-            self.kill_group().await;
-            self.ask_kernel().await;
-        }
-        let event = self.end_or_reboot().await;
-        self.happened(event).await;
-    }
-
-    /// Nobody wrote down how the run ended; the kernel may know.
-    async fn ask_kernel(&mut self) {
-        let Some(run) = &mut self.run else { return };
-        let handles = Arc::clone(&run.handles);
-        let exit = blocking(move || handles.leader.as_ref().and_then(asked_of_kernel)).await;
-        run.exit = exit.map(|exit| bare_record(run.record.run, exit, 0));
-    }
-
-    /// A system that asked to be rebooted is started again, with the input and output that it had; not one that is being
-    /// stopped, nor on a machine that is.
-    async fn end_or_reboot(&mut self) -> Event {
-        let again = self.again.take();
-        let Some(exit) = self.run.as_ref().and_then(|run| run.exit.as_ref()).filter(|exit| exit.reboot) else {
-            return Event::Ended { again: self.after_end().await };
-        };
-        let runs = matches!(self.state, State::Readying | State::Running | State::Frozen);
-        if runs && self.engine.check_open().is_ok() {
-            info!(container = %self.record.spec.name, op = "reboot", "Container {} reboots.", self.record.spec.name);
-            self.next_io = again;
-            return Event::Rebooted;
-        }
-        // Its monitor left that to us.
-        if let Some(caller) = again.and_then(|io| io.monitor) {
-            start::tell_end(&caller, exit);
-        }
-        Event::Ended { again: self.after_end().await }
     }
 
     pub(super) async fn happened(&mut self, event: Event) {
@@ -414,6 +342,7 @@ impl Task {
         match action {
             Action::Launch => return Ok(Some(self.launch().await)),
             Action::AskToEnd => self.ask_to_end().await,
+            Action::AwaitEnd => self.await_end(),
             Action::Hurry => self.hurry(),
             Action::KillAll => self.kill_all().await,
             Action::Freeze => self.freeze(true).await?,
@@ -434,11 +363,15 @@ impl Task {
         self.publish();
         self.see_off_last_run().await;
         let again = self.record.spec.boot.then(|| io.duplicate());
+        let caller = Caller::socket(&io);
         match start::launch(&self.engine, &self.record, io).await {
             Ok(run) => {
                 // Without it a reboot is followed by the journal alone.
                 self.again = again.and_then(Result::ok);
                 self.set_handles(Some(Arc::clone(&run.handles)));
+                self.deadline = run.ready_by();
+                let number = run.record.run;
+                self.caller = caller.and_then(|socket| Caller::watch(socket, number, self.requests.clone()));
                 self.run = Some(run);
                 let ready = !run_is_unready(self.run.as_ref());
                 self.begin_health();
@@ -474,210 +407,6 @@ impl Task {
             self.save(Durability::Eventual).await;
         }
         again
-    }
-
-    async fn ask_to_end(&mut self) {
-        self.thaw_scope().await;
-        let signal = self.stop.signal.unwrap_or(self.record.spec.stop.signal);
-        let timeout = self.stop.timeout_usec.map_or(self.record.spec.stop.timeout(), Duration::from_micros);
-        self.stop = StopOptions::default();
-        self.set_deadline(timeout);
-        if let Some(run) = &mut self.run {
-            run.record.stopping = true;
-        }
-        // Sent even to one that does not seem to listen: it may wait for it in a way that cannot be seen, and what is dropped
-        // does no harm.
-        self.send(signal);
-        self.unheard = Some(Unheard::new(signal)).filter(|unheard| !self.hears(unheard.signal));
-        if let Some(run) = &mut self.run {
-            run.record.unheard = self.unheard.as_ref().map(|unheard| unheard.signal);
-        }
-        self.save_run();
-    }
-
-    /// Sends the stop signal again if the leader takes it now, or looks again later: a payload that is stopped while it still
-    /// begins is stopped as soon as it can be.
-    fn speak(&mut self) {
-        let Some(mut unheard) = self.unheard.take() else { return };
-        if self.hears(unheard.signal) {
-            self.send(unheard.signal);
-            self.run.iter_mut().for_each(|run| run.record.unheard = None);
-            return;
-        }
-        unheard.next = Instant::now() + unheard.pause;
-        unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
-        self.unheard = Some(unheard);
-    }
-
-    fn send(&self, signal: Signal) {
-        let Some(run) = &self.run else { return };
-        if let Err(error) = run.handles.signal(Who::Leader, signal) {
-            // It has just ended by itself: the end will be seen.
-            tracing::debug!(container = %self.record.spec.name, "the leader could not be signalled: {error}, ignoring");
-        }
-    }
-
-    /// What cannot be looked at has ended, and that will be seen.
-    fn hears(&self, signal: Signal) -> bool {
-        self.run.as_ref().is_none_or(|run| signal::is_heard(run.record.leader, signal.number()).unwrap_or(true))
-    }
-
-    /// A timeout that is too long to be counted is none.
-    fn set_deadline(&mut self, timeout: Duration) {
-        self.deadline = Instant::now().checked_add(timeout);
-        let at = clock::since_boot().saturating_add(timeout);
-        if let Some(run) = &mut self.run {
-            run.record.deadline_usec = Some(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
-        }
-    }
-
-    /// A stop that joins one under way: no later than it asks for.
-    fn hurry(&mut self) {
-        let Some(timeout) = std::mem::take(&mut self.stop).timeout_usec else { return };
-        let timeout = Duration::from_micros(timeout);
-        let sooner =
-            Instant::now().checked_add(timeout).is_some_and(|wanted| self.deadline.is_none_or(|set| wanted < set));
-        // One that was killed has no deadline any more.
-        if sooner && matches!(self.state, State::Stopping { forced: false, .. }) {
-            self.set_deadline(timeout);
-            self.save_run();
-        }
-    }
-
-    async fn kill_all(&mut self) {
-        (self.deadline, self.unheard) = (None, None);
-        let Some(run) = &mut self.run else { return };
-        // A removal by force is no stop that timed out.
-        run.record.forced = !matches!(self.state, State::Stopping { next: Next::Remove, .. });
-        run.record.stopping = true;
-        self.save_run();
-        if matches!(self.state, State::Stopping { next: Next::Remove, .. }) {
-            self.give_root_up_if_full().await;
-        }
-        self.thaw_scope().await;
-        self.kill_group().await;
-    }
-
-    /// A process that waits for room in a full pool cannot even be killed. What it waits to write is to be removed: with
-    /// the root marked for that, its I/O fails now instead of never.
-    async fn give_root_up_if_full(&self) {
-        if self.engine.pool().state != PoolState::OutOfData {
-            return;
-        }
-        if let Err(error) = self.engine.delete_root(&self.record.spec.id, Vec::new()).await {
-            warn!(container = %self.record.spec.name, op = "remove", "the root cannot be given up: {error}, ignoring");
-        }
-    }
-
-    /// A payload that is frozen with its scope hears no signal, and a monitor that is tells nobody of the end.
-    async fn thaw_scope(&self) {
-        let Some(run) = &self.run else { return };
-        // A slice holds others as well, who go on with this one: only at the end of all is that meant.
-        let mut units = match self.engine.check_open() {
-            Ok(()) => Vec::new(),
-            Err(_) => run.handles.cgroup.frozen_slices(),
-        };
-        if run.handles.cgroup.is_frozen_from_outside() {
-            units.push(run.record.unit.clone());
-        }
-        for unit in units {
-            if let Err(error) = self.engine.scopes.thaw(&unit).await {
-                warn!(container = %self.record.spec.name, op = "stop", "the frozen {unit} cannot be thawed: {error}, ignoring");
-            }
-        }
-    }
-
-    pub(super) async fn kill_group(&self) {
-        let Some(run) = &self.run else { return };
-        let handles = Arc::clone(&run.handles);
-        if let Err(error) = blocking(move || handles.kill()).await {
-            warn!(container = %self.record.spec.name, op = "stop", "cannot kill the control group: {error}");
-        }
-    }
-
-    async fn freeze(&mut self, freeze: bool) -> Result<(), EngineError> {
-        let Some(run) = &self.run else { return Err(EngineError::NotRunning(self.record.spec.name.clone())) };
-        let handles = Arc::clone(&run.handles);
-        let path = handles.cgroup.path().to_owned();
-        let op = if freeze { "freeze" } else { "thaw" };
-        self.shared.freezes.fetch_add(1, Ordering::AcqRel);
-        let _closed = match freeze {
-            true => Some(self.close_door().await?),
-            false => None,
-        };
-        blocking(move || if freeze { handles.cgroup.freeze() } else { handles.cgroup.thaw() })
-            .await
-            .map_err(|source| EngineError::State { op, path, source })
-    }
-
-    async fn held(&mut self) {
-        let before = self.state;
-        if before == State::Running {
-            self.note_held(true);
-            warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
-        }
-        self.happened(Event::Held).await;
-    }
-
-    fn note_held(&mut self, held: bool) {
-        if let Some(run) = self.run.as_mut().filter(|run| run.record.held != held) {
-            run.record.held = held;
-            self.save_run();
-        }
-    }
-
-    async fn close_door(&self) -> Result<OwnedRwLockWriteGuard<()>, EngineError> {
-        let closed = Arc::clone(&self.shared.door).write_owned();
-        tokio::time::timeout(ENTERING, closed).await.map_err(|_| EngineError::Timeout("a process that is entering"))
-    }
-
-    /// Remembers how the run ended, and forgets the run.
-    async fn record_end(&mut self) {
-        (self.deadline, self.unheard) = (None, None);
-        self.checks = None;
-        let Some(mut run) = self.run.take() else { return };
-        let mut steps = Steps::begin();
-        self.set_handles(None);
-        run.reap_later();
-        self.left = Some(run.handles.cgroup.clone());
-        if run.handles.terminal.is_some() {
-            table::release_terminal(&self.record.spec);
-        }
-        table::release_leader(&self.record.spec, &run);
-        self.forget_notified(&run);
-        self.left_machine = Some(self.engine.unregister_machine(&self.record.spec.name));
-        self.engine.machines.hide(&self.record.spec.name, &self.record.spec.id);
-        let last = last_run((run.record.run, run.record.started_usec), Some(&run.record), run.exit.as_ref());
-        if run.record.unready && (last.failed || self.ended_unannounced(&run)) {
-            self.never_ready(&last);
-        }
-        self.show_health();
-        self.record.note_end(last, self.engine.settings.keep_runs);
-        if self.record.spec.lifetime == Lifetime::Kept {
-            self.save(Durability::Synced).await;
-        }
-        if let Err(error) = self.engine.store.remove_run(&self.record.spec.id) {
-            warn!(container = %self.record.spec.name, op = "end", "{error}, ignoring");
-        }
-        self.publish();
-        // A reboot is no end to those who wait for one.
-        if self.state != State::Starting || !run.exit.as_ref().is_some_and(|exit| exit.reboot) {
-            self.announce_end(&last);
-        }
-        steps.lap("Record");
-        steps.finish("end", &self.record.spec.name);
-    }
-
-    fn announce_end(&self, last: &LastRun) {
-        let name = self.record.spec.name.clone();
-        let status = last.exit.map_or(-1, Exit::status);
-        let id = if last.failed { entries::FAILED } else { entries::ENDED };
-        info!(container = %name, op = "end", message_id = id, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
-        if last.oom_kills > 0 {
-            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
-            self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
-        }
-        self.engine.events.send(Change::ContainerExited { name, status, result: last.result });
     }
 
     /// Ends every job whose goal is reached or can no longer be.
@@ -735,7 +464,7 @@ impl Task {
         }
     }
 
-    fn set_handles(&self, handles: Option<Arc<Handles>>) {
+    pub(super) fn set_handles(&self, handles: Option<Arc<Handles>>) {
         *self.shared.handles.write().unwrap_or_else(PoisonError::into_inner) = handles;
     }
 
@@ -766,19 +495,6 @@ impl Task {
 
 fn run_is_unready(run: Option<&Run>) -> bool {
     run.is_some_and(|run| run.record.unready)
-}
-
-/// How a run ended: from the monitor's record, or from its own mouth.
-async fn find_exit(store: &Store, record: &ContainerRecord, run: &Run) -> Option<ExitRecord> {
-    let (store, id) = (store.clone(), record.spec.id.clone());
-    let written = match blocking(move || store.exit(&id)).await {
-        Ok(written) => belongs(written, run.record.run),
-        Err(error) => {
-            warn!(container = %record.spec.name, op = "end", "{error}, ignoring");
-            None
-        }
-    };
-    written.or_else(|| run.told())
 }
 
 /// A container's view, made of all that is known about it.

@@ -5,6 +5,7 @@ mod failures;
 mod health;
 mod host;
 mod life;
+mod readiness;
 mod restart_policy;
 mod restarts;
 mod snapshots;
