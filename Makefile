@@ -49,8 +49,8 @@ torture: build ## N power cuts (200) of test hosts in a storm of work, all that 
 	@N='$(N)' SEED='$(SEED)' GUESTS='$(GUESTS)' $(host)/torture/torture
 
 .PHONY: shutdowns
-shutdowns: build ## N real shutdowns (20) of three tiers of containers, the order of each looked at: make shutdowns N=20 VM_SUITE=trixie
-	@HOLM_ROUNDS='$(or $(N),20)' $(host)/run-cases 97-order
+shutdowns: build ## N real shutdowns (20) of three tiers of containers, the order of each shown beside that of peers: make shutdowns N=20 VM_SUITE=trixie
+	@N='$(N)' $(host)/shutdowns
 
 .PHONY: vm
 vm: vm-ready ## a root shell in the test host, with Holm installed and running

@@ -35,7 +35,7 @@ fn good_files_become_units_and_links() {
 fn bad_files_become_units_that_say_so() {
     let out = generated(&samples("bad"));
     let unit = fs::read_to_string(out.path().join("01-unknown-key.service")).unwrap();
-    assert!(unit.contains("did you mean 'Memory'?") && unit.contains("unit explain"), "{unit}");
+    assert!(unit.contains("did you mean 'Memory'?") && unit.contains("unit explain --unit=%n "), "{unit}");
 }
 
 #[test]

@@ -18,6 +18,7 @@
 mod container_args;
 mod error;
 mod exit;
+mod journal;
 mod many;
 mod notify;
 mod output;

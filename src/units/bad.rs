@@ -15,7 +15,7 @@ pub(super) fn unit(source: &Source, name: String, links: Vec<Link>, problems: &[
     text.line("Type", "oneshot");
     text.line("SyslogIdentifier", &without_specifiers(&source.name.to_string()));
     let path = path_word(&source.path);
-    text.holmctl("ExecStart", ["unit", "explain", &path]);
+    text.holmctl("ExecStart", ["unit", "explain", "--unit=%n", &path]);
     Unit { name, text: Some(text.into_text()), links }
 }
 

@@ -192,9 +192,6 @@ pub(in super::super) const KEYS: &[Key<Container>] = &[
             Ok(())
         },
     ),
-    Key::once("SurviveSoftReboot", "BOOL", "Lets the container run on over `systemctl soft-reboot`", |c, v, _| {
-        switch(c, "--survive-soft-reboot", v)
-    }),
     Key::once(
         "Notify",
         "BOOL or healthy",

@@ -1,4 +1,5 @@
-//! Keys that Quadlet's `[Container]` has and ours has not, with what to do instead: never silently left out.
+//! Keys that Quadlet's `[Container]` has and ours has not, or that have a flag of `holmctl run` and no place in a unit, with
+//! what to do instead: never silently left out.
 
 use super::super::key::Key;
 use super::Container;
@@ -62,6 +63,10 @@ pub(in super::super) const REFUSED: &[Key<Container>] = &[
     Key::refused("StartWithPod", "comes later: pods; order containers with After= and Requires= in [Unit]"),
     Key::refused("SubGIDMap", "comes later: user namespaces"),
     Key::refused("SubUIDMap", "comes later: user namespaces"),
+    Key::refused(
+        "SurviveSoftReboot",
+        "not possible: its service is stopped at a soft-reboot; use 'holmctl run --detach --survive-soft-reboot'",
+    ),
     Key::refused("Sysctl", "comes later: kernel settings of a container"),
     Key::refused(
         "Timezone",

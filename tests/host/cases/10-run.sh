@@ -37,3 +37,12 @@ test -e /tmp/vol/new || fail "a bind mount should be writable"
 assert_eq 1 "$(status_of holmctl run --rm --read-only busybox touch /x)" "a read-only root"
 
 assert_eq "" "$(holmctl list --all --no-legend)" "nothing is left after --rm"
+
+# The small init waits for signals in a way that cannot be seen from outside. It takes the stop signal all the same, and hands it on once.
+holmctl run -d --init --stop-timeout 20 --name handed busybox \
+    sh -c 'n=0; trap "n=\$((n + 1))" TERM; echo up; while [ $n = 0 ]; do sleep 0.05; done; sleep 1; exit $n' >/dev/null
+up() { holmctl logs handed | grep -q up; }
+eventually 5 up
+holmctl stop handed
+assert_eq "1 exit-code" "$(holmctl show handed -p ExitStatus --value) $(holmctl show handed -p Result --value)" "how often it was asked"
+holmctl rm handed
