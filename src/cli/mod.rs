@@ -25,6 +25,7 @@ mod output;
 mod passed;
 mod progress;
 mod report;
+mod service;
 mod session;
 mod stamp;
 mod system;

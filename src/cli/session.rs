@@ -15,11 +15,12 @@ use super::error::CliError;
 use super::exit::{self, Status};
 use super::notify;
 use super::output;
+use super::service;
 use super::terminal::{self, Terminal};
 use super::warnings;
 use crate::client::{Client, ClientError, ContainerProxy, Goal, Io, Jobs, Monitor, MonitorEvent, ProcessProxy};
-use crate::model::{Exit, Service};
-use crate::sys::{proc, signal};
+use crate::model::Exit;
+use crate::sys::signal;
 
 /// What of the caller's the payload gets.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +90,10 @@ impl Session {
     /// As [`prepare`](Self::prepare), for a run: when we belong to a service, its stop is the payload's.
     pub(crate) fn prepare_run(streams: Streams) -> Result<(Self, Io), CliError> {
         let (session, io) = Self::prepare(streams)?;
-        Ok((Self { of_service: in_service(), ..session }, Io { notify: notify::is_wanted(), ..io }))
+        let of_service = service::own().is_some();
+        // Else the daemon would take our control group's word for it.
+        let wanted_by = (!of_service).then(String::new);
+        Ok((Self { of_service, ..session }, Io { notify: notify::is_wanted(), wanted_by, ..io }))
     }
 
     fn new(interactive: bool) -> Result<Self, CliError> {
@@ -185,13 +189,6 @@ impl Session {
             terminal.finish().await;
         }
     }
-}
-
-/// Whether we run in a service of the system's, as the daemon sees it too.
-fn in_service() -> bool {
-    let group = || proc::control_group(std::process::id()).ok();
-    rustix::process::geteuid().is_root()
-        && group().is_some_and(|path| path.to_str().and_then(Service::of_control_group).is_some())
 }
 
 /// The status after a stop. A payload that was ended by the signal it was asked with has done as it was told: for a service

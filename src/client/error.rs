@@ -99,6 +99,13 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// Whether the daemon ended before it had done what it was asked for, and another may do it.
+    pub fn is_daemons_end(&self) -> bool {
+        matches!(self, Self::Interrupted { .. }) || self.is(ErrorCode::ShuttingDown)
+    }
+}
+
 impl From<zbus::Error> for ClientError {
     fn from(error: zbus::Error) -> Self {
         match error {

@@ -115,6 +115,14 @@ impl Jobs {
         Ok(())
     }
 
+    /// Waits until the daemon that all this was asked of is gone.
+    pub async fn wait_for_daemons_end(&mut self) -> Result<(), ClientError> {
+        while !self.interrupted {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
     /// What a job that has ended was about, which for an import may only be known at its end; `Rule::JobsRemoved` must
     /// have been listened to. `None` when the daemon was restarted meanwhile.
     pub async fn subject(&mut self, job: &OwnedObjectPath) -> Result<Option<String>, ClientError> {

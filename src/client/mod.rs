@@ -144,6 +144,20 @@ impl Client {
         Ok(())
     }
 
+    /// Whether systemd stops a container's scope after another unit, as it does when that unit runs it.
+    pub async fn is_stopped_after(&self, scope: &str, unit: &str) -> Result<bool, ClientError> {
+        const SYSTEMD: &str = "org.freedesktop.systemd1";
+        let manager = ("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager");
+        let call = self.bus.call_method(Some(SYSTEMD), manager.0, Some(manager.1), "LoadUnit", &scope).await?;
+        let path: OwnedObjectPath = call.body().deserialize()?;
+        let before = ("org.freedesktop.systemd1.Unit", "Before");
+        let interface = "org.freedesktop.DBus.Properties";
+        let call = self.bus.call_method(Some(SYSTEMD), path, Some(interface), "Get", &before).await?;
+        let value: OwnedVariant = call.body().deserialize()?;
+        let units = Vec::<String>::try_from(value)?;
+        Ok(units.iter().any(|before| before == unit))
+    }
+
     /// Lets signals through; see [`Signals`]. Nothing is awaited from the bus.
     pub async fn signals(&self, rules: &[Rule<'_>]) -> Result<Signals, ClientError> {
         Signals::open(&self.bus, rules).await

@@ -186,6 +186,8 @@ pub struct Io {
     pub monitor: Option<OwnedFd>,
     /// Rows and columns of the terminal.
     pub terminal_size: Option<(u16, u16)>,
+    /// The unit on whose behalf it runs; empty: none, whatever the caller belongs to. Only for a run.
+    pub wanted_by: Option<String>,
     /// Whether the monitor passes on what the payload says about itself. Only for a run.
     pub notify: bool,
     /// Descriptors for the payload, with their names. Only for a run.
@@ -210,6 +212,9 @@ impl Io {
         }
         if let Some(size) = self.terminal_size {
             options.insert("TerminalSize", Variant::from(size));
+        }
+        if let Some(unit) = self.wanted_by {
+            options.insert("WantedBy", Variant::from(unit));
         }
         if self.notify {
             options.insert("Notify", Variant::from(true));

@@ -22,6 +22,8 @@ pub(super) struct Jobs {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Whether what is given up is given up for the daemon's end.
+    closing: bool,
     last: JobId,
     jobs: BTreeMap<JobId, Entry>,
 }
@@ -43,6 +45,11 @@ pub(super) struct Job {
 impl Jobs {
     pub(super) fn new(events: Events) -> Self {
         Self { table: Arc::default(), events }
+    }
+
+    /// From now on jobs are given up because the daemon ends.
+    pub(super) fn close(&self) {
+        self.table().closing = true;
     }
 
     /// Begins a job about `subject`.
@@ -173,12 +180,17 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if !self.finished {
-            self.end(JobResult::Failed {
-                code: ErrorCode::StateFailed,
-                message: "the operation was given up: the daemon is stopping or met a bug".into(),
-            });
+        if self.finished {
+            return;
         }
+        let closing = self.jobs.table().closing;
+        self.end(match closing {
+            true => JobResult::from(&EngineError::ShuttingDown),
+            false => JobResult::Failed {
+                code: ErrorCode::StateFailed,
+                message: "the operation was given up: the daemon met a bug".into(),
+            },
+        });
     }
 }
 

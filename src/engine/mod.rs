@@ -359,6 +359,7 @@ impl Engine {
     /// Refuses whatever would start something, from now on.
     pub fn begin_shutdown(&self) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.jobs.close();
         self.inner.closed.notify_waiters();
     }
 

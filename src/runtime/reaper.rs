@@ -1,5 +1,5 @@
 //! The small init that stays PID 1 above a command which is not made to be one: it reaps what is orphaned and hands on
-//! signals. It has the command's own rights, nothing open, and cannot be traced.
+//! signals. It has the command's own rights, nothing open but where it hears of signals, and cannot be traced.
 
 use crate::model::Exit;
 use crate::sys::process;

@@ -10,7 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Status;
 use crate::cli::passed::{self, Credential, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
-use crate::cli::{Outcome, notify, output, system, warnings};
+use crate::cli::{Outcome, notify, output, service, system, warnings};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options, Rule, object_name};
 use crate::model::{ErrorCode, ImageName};
 
@@ -128,7 +128,7 @@ async fn make_room(client: &Client, name: &str) -> Result<(), CliError> {
 }
 
 /// Whether the name is free again, after a wait for a container that was on its way out: removed after its run, and being
-/// stopped. So it is when a service's holmctl was killed and the service is started again at once.
+/// stopped, or of our own service. So it is when a service's holmctl was killed and the service is started again at once.
 async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
     let mut jobs = Jobs::listen(client, &[Rule::ContainersRemoved]).await?;
     let path = match client.container(name).await {
@@ -138,7 +138,14 @@ async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
     };
     // One that cannot be looked at any more has just gone.
     let Ok(known) = client.properties(&path, "org.holm1.Container").await else { return Ok(true) };
-    let leaves = known.text("State") == "stopping" && known.flag("AutoRemove");
+    // That its caller has gone the daemon may have yet to see.
+    let ours = || async {
+        match service::own() {
+            Some(service) => client.is_stopped_after(&known.text("Unit"), &service.unit).await,
+            None => Ok(false),
+        }
+    };
+    let leaves = known.flag("AutoRemove") && (known.text("State") == "stopping" || ours().await?);
     if leaves {
         gone(&mut jobs, &path, name).await?;
     }
