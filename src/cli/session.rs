@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::signal::unix::{self, SignalKind};
 use zbus::OwnedObjectPath;
@@ -250,6 +251,27 @@ async fn left(terminal: Option<&Terminal>, is_all: bool) -> Ending {
 fn hint(exit: Exit, oom_kills: u64) {
     if oom_kills > 0 && matches!(exit, Exit::Signal { number: 9, .. }) {
         output::tell("the kernel killed it for lack of memory: raise --memory");
+    }
+}
+
+impl Ending {
+    /// Waits for what the daemon does once the end is told. A service that stops does not wait for one that hangs: what is left is
+    /// for the next.
+    pub(crate) async fn once(&self, done: impl Future<Output = Result<(), ClientError>>) -> Result<(), CliError> {
+        match self {
+            Self::Stopped(_) => tokio::time::timeout(MOMENT, unless_interrupted(done)).await.unwrap_or(Ok(())),
+            _ => unless_interrupted(done).await,
+        }
+    }
+}
+
+const MOMENT: Duration = Duration::from_secs(5);
+
+/// Waits until something is done, or the user has waited enough.
+pub(crate) async fn unless_interrupted(done: impl Future<Output = Result<(), ClientError>>) -> Result<(), CliError> {
+    tokio::select! {
+        done = done => Ok(done?),
+        interrupted = interrupted() => interrupted.map(drop),
     }
 }
 

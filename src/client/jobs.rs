@@ -115,6 +115,20 @@ impl Jobs {
         Ok(())
     }
 
+    /// Waits until the daemon has noted the end of a run, which its monitor has told of already: whoever looks at the container
+    /// next sees that. Without a daemon this ends, as [`wait_removed`](Self::wait_removed) does.
+    pub async fn wait_noted(&mut self, path: &OwnedObjectPath) -> Result<(), ClientError> {
+        self.signals.add(Rule::Object(path.as_str())).await?;
+        loop {
+            match self.client.known_state(path).await {
+                Ok(state) if matches!(state.as_str(), "running" | "frozen" | "stopping") => drop(self.step().await?),
+                // Gone, or already about to run again.
+                Ok(_) | Err(ClientError::NoDaemon { .. } | ClientError::Mismatch { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Waits until the daemon that all this was asked of is gone.
     pub async fn wait_for_daemons_end(&mut self) -> Result<(), ClientError> {
         while !self.interrupted {

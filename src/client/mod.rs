@@ -90,6 +90,14 @@ impl Client {
         }
     }
 
+    /// The state of a container; the daemon is not started to tell.
+    async fn known_state(&self, path: &OwnedObjectPath) -> Result<String, ClientError> {
+        let proxy = zbus::Proxy::new(&self.bus, SERVICE, path, "org.freedesktop.DBus.Properties").await?;
+        let state = ("org.holm1.Container", "State");
+        let told: Option<OwnedVariant> = proxy.call_with_flags("Get", MethodFlags::NO_AUTO_START, &state).await?;
+        Ok(told.map(String::try_from).transpose()?.unwrap_or_default())
+    }
+
     /// The image with this name. One round trip; fails with `NoSuchImage`.
     pub async fn image(&self, name: &str) -> Result<ImageProxy<'static>, ClientError> {
         let path = self.manager().await?.get_image(name).await?;

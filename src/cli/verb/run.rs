@@ -84,7 +84,7 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     Io { passed: given.passed, credentials: given.credentials, ..io }.add_to(&mut request.options);
     let client = Client::connect().await?;
     let limited = warnings::possible(&request.options);
-    let leaves_program = request.leaves_program;
+    let (leaves_program, restarts) = (request.leaves_program, request.options.contains_key("Restart"));
     let rules: &[Rule<'_>] = if remove { &[Rule::ContainersRemoved] } else { &[] };
     let mut jobs = Jobs::listen(&client, rules).await?;
     let at_exec = request.at_exec;
@@ -103,9 +103,14 @@ async fn attached(mut request: Request, given: Io, streams: Streams, remove: boo
     let start = Start { jobs: &mut jobs, job: &job, name: &name, limited, at_exec };
     match session.follow(&payload, Some(start)).await? {
         ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
-            if remove {
-                gone(&mut jobs, &path, &name).await?;
-            }
+            let noted = async {
+                match remove {
+                    true => jobs.wait_removed(&path, &name).await,
+                    false if restarts => Ok(()),
+                    false => jobs.wait_noted(&path).await,
+                }
+            };
+            ending.once(noted).await?;
             Ok(if matches!(ending, Ending::Stopped(_)) { session::end_like(exit) } else { exit.into() })
         }
         Ending::Detached => {
@@ -147,17 +152,9 @@ async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
     };
     let leaves = known.flag("AutoRemove") && (known.text("State") == "stopping" || ours().await?);
     if leaves {
-        gone(&mut jobs, &path, name).await?;
+        session::unless_interrupted(jobs.wait_removed(&path, name)).await?;
     }
     Ok(leaves)
-}
-
-/// Waits until the name is free, or the user has waited enough.
-async fn gone(jobs: &mut Jobs, path: &OwnedObjectPath, name: &str) -> Result<(), CliError> {
-    tokio::select! {
-        removed = jobs.wait_removed(path, name) => Ok(removed?),
-        interrupted = session::interrupted() => interrupted.map(drop),
-    }
 }
 
 impl Request {

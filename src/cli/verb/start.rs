@@ -1,12 +1,14 @@
 //! `holmctl start`
 
+use zbus::OwnedObjectPath;
+
 use crate::cli::error::CliError;
 use crate::cli::many::Missing;
 use crate::cli::passed::{self, Named};
 use crate::cli::session::{self, Ending, Payload, Session, Start, Streams};
 use crate::cli::{Outcome, many, output};
 use crate::client::{Client, ClientError, Goal, Io, Jobs, Options};
-use crate::model::Ready;
+use crate::model::{Ready, RestartWhen};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -38,7 +40,8 @@ pub(crate) async fn run(args: Args, inherited: Named) -> Outcome {
 async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let client = Client::connect().await?;
     let container = client.container(name).await?;
-    let known = client.properties(container.inner().path(), "org.holm1.Container").await?;
+    let path = OwnedObjectPath::from(container.inner().path().to_owned());
+    let known = client.properties(&path, "org.holm1.Container").await?;
     let terminal = known.flag("Terminal");
     let at_exec = known.text("Ready") == Ready::Exec.as_str();
     let (session, io) = Session::prepare_run(Streams { interactive, terminal })?;
@@ -51,8 +54,12 @@ async fn attached(name: &str, interactive: bool, inherited: Named) -> Outcome {
     let start = Start { jobs: &mut jobs, job: &job, name, limited: true, at_exec };
     let payload = Payload::Container(container, client.clone(), name.to_owned());
     match session.follow(&payload, Some(start)).await? {
-        Ending::Exited(exit) => Ok(exit.into()),
-        Ending::Stopped(exit) => Ok(session::end_like(exit)),
+        ending @ (Ending::Exited(exit) | Ending::Stopped(exit)) => {
+            let restarts = known.text("RestartPolicy") != RestartWhen::No.as_str();
+            let noted = async { if restarts { Ok(()) } else { jobs.wait_noted(&path).await } };
+            ending.once(noted).await?;
+            Ok(if matches!(ending, Ending::Stopped(_)) { session::end_like(exit) } else { exit.into() })
+        }
         Ending::Detached => {
             output::tell(&format!("detached: 'holmctl attach {name}' comes back to it"));
             Ok(crate::cli::exit::Status::SUCCESS)

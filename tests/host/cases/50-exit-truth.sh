@@ -25,6 +25,15 @@ assert_eq done "$(cat /tmp/out)" "output through a crash of holmd"
 eventually 20 busctl status org.holm1
 now() { holmctl list --all --no-legend | wc -l; }; eventually_eq 10 0 now
 
+# Who ran it finds how it ended.
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    rc=0; holmctl run --name noted busybox sh -c 'exit 5' </dev/null || rc=$?
+    assert_eq "5 5 exit-code" "$rc $(holmctl show noted -p ExitStatus --value) $(holmctl show noted -p Result --value)" "the end, at once"
+    rc=0; holmctl start --attach noted </dev/null || rc=$?
+    assert_eq "5 5 stopped" "$rc $(holmctl show noted -p ExitStatus --value) $(holmctl show noted -p State --value)" "the end of a start, at once"
+    holmctl rm noted
+done
+
 # Out of memory is told apart.
 rc=0; holmctl run --name oom --memory 16M busybox sh -c 'head -c 200m /dev/zero | tail' >/dev/null 2>&1 </dev/null || rc=$?
 test "$rc" -ne 0 || fail "nothing was killed for lack of memory"
