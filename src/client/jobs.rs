@@ -180,6 +180,9 @@ impl Jobs {
 
     /// Looks at the container, which starts the daemon again, and waits while its state is on the way.
     async fn settle(&mut self, goal: Goal<'_>) -> Result<(), ClientError> {
+        if matches!(goal, Goal::Nothing(_)) {
+            return Err(goal.interrupted());
+        }
         let container = match self.client.container(goal.name()).await {
             Ok(container) => container,
             Err(error) if error.is(ErrorCode::NoSuchContainer) && matches!(goal, Goal::Removed(_)) => return Ok(()),

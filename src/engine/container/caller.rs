@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::Request;
+use super::task::Task;
+use crate::engine::lifecycle::Event;
 use crate::engine::request::RunIo;
+use crate::sys::pidfd;
 use crate::sys::readiness::Readiness;
 
 /// Watches the caller of one run until this is dropped, or it goes.
@@ -43,5 +46,16 @@ impl Caller {
             }
         });
         Some(Self { _stop: stop })
+    }
+}
+
+impl Task {
+    /// A caller also leaves because its payload has ended, of which the monitor tells it first.
+    pub(super) async fn caller_left(&mut self, run: u64) {
+        let Some(now) = self.run.as_ref().filter(|now| now.record.run == run) else { return };
+        let ended = now.handles.leader.as_ref().is_some_and(|leader| pidfd::has_ended(leader).unwrap_or(true));
+        if !ended {
+            self.happened(Event::Leaving).await;
+        }
     }
 }

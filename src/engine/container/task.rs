@@ -260,10 +260,7 @@ impl Task {
                 info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
             }
             Request::Release => {}
-            Request::CallerLeft { run } if self.run.as_ref().is_some_and(|now| now.record.run == run) => {
-                self.happened(Event::Leaving).await;
-            }
-            Request::CallerLeft { .. } => {}
+            Request::CallerLeft { run } => self.caller_left(run).await,
             Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
                 let result = self.change_snapshots(change).await;

@@ -30,7 +30,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     rc=0; holmctl run --name noted busybox sh -c 'exit 5' </dev/null || rc=$?
     assert_eq "5 5 exit-code" "$rc $(holmctl show noted -p ExitStatus --value) $(holmctl show noted -p Result --value)" "the end, at once"
     rc=0; holmctl start --attach noted </dev/null || rc=$?
-    assert_eq "5 5 stopped" "$rc $(holmctl show noted -p ExitStatus --value) $(holmctl show noted -p State --value)" "the end of a start, at once"
+    assert_eq "5 5 failed" "$rc $(holmctl show noted -p ExitStatus --value) $(holmctl show noted -p State --value)" "the end of a start, at once"
     holmctl rm noted
 done
 
