@@ -4,6 +4,9 @@
 //! that ends at once that may be none, or systemd's own, from whose control group it was started; and a line that nobody
 //! has read yet is not there when systemd already says that the unit has failed. So entries go to journald by
 //! themselves, each with the unit that it is about (systemd.journal-fields(7)), and are waited for.
+//!
+//! And `systemctl status` leaves out what is older than the unit's start, which systemd notes only after it has made the
+//! process: so that is waited for first.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -17,6 +20,8 @@ const PRIORITY: &str = "3";
 /// Writes messages as errors of `unit`, and waits until they are in the journal. Only root's are shown as the unit's. After
 /// an error some may be there; at least one is not.
 pub(crate) fn say(unit: &str, identifier: &str, messages: &[String]) -> io::Result<()> {
+    // It answers when it is done with what it was at, the start. Without an answer it is as with any other process.
+    let _ = Command::new("systemctl").args(["show", "--property=ActiveState", unit]).stdin(Stdio::null()).output();
     say_at(Path::new(SOCKET), unit, identifier, messages)?;
     let read = Command::new("journalctl").arg("--sync").stdin(Stdio::null()).status()?;
     if read.success() { Ok(()) } else { Err(io::Error::other(format!("journalctl --sync: {read}"))) }

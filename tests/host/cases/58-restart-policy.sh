@@ -41,7 +41,7 @@ phase_1() {
     holmctl run -d --name stays --restart always --restart-delay 0.2 busybox sleep 1000 >/dev/null
     leader=$(holmctl show stays -p Leader --value)
     holmctl kill -s KILL stays
-    again() { [ "$(holmctl show stays -p State --value)" = running ] && [ "$(holmctl show stays -p Leader --value)" != "$leader" ]; }
+    again() { [ "$(holmctl show stays -p Leader --value)" != "$leader" ] && [ "$(holmctl show stays -p State --value)" = running ]; }
     eventually 10 again
     assert_eq 1 "$(count stays)" "RestartCount after a kill"
     holmctl rm -f stays
