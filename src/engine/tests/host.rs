@@ -177,6 +177,8 @@ pub(super) fn request(container: &str, shell: &str) -> CreateRequest {
 pub(super) trait Verbs {
     async fn done(&self, ask: impl FnOnce(&Engine) -> Result<JobId, EngineError>) -> Result<JobResult, EngineError>;
     async fn started(&self, container: &str);
+    /// Starts one that ignores SIGTERM, and waits until it does.
+    async fn started_deaf(&self, container: &str);
     async fn stopped(&self, container: &str);
     async fn removed(&self, container: &str);
     async fn reaches(&self, container: &str, status: Status) -> ContainerView;
@@ -193,6 +195,22 @@ impl Verbs for Engine {
     async fn started(&self, container: &str) {
         let result = self.done(|engine| engine.start(&name(container), RunIo::default())).await.unwrap();
         assert_eq!(result, JobResult::Done);
+    }
+
+    async fn started_deaf(&self, container: &str) {
+        self.started(container).await;
+        let status = format!("/proc/{}/status", self.look(container).leader);
+        let ignored = || {
+            let text = std::fs::read_to_string(&status).unwrap();
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+            u64::from_str_radix(mask, 16).unwrap() & 1 << (libc::SIGTERM - 1) != 0
+        };
+        let deaf = async {
+            while !ignored() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, deaf).await.unwrap();
     }
 
     async fn stopped(&self, container: &str) {

@@ -82,8 +82,7 @@ async fn a_payload_that_ignores_the_signal_is_killed_after_its_timeout() {
     let host = Host::new();
     let engine = host.open();
     engine.create(CreateRequest { stop_timeout_usec: Some(200_000), ..request("deaf", DEAF) }).await.unwrap();
-    engine.started("deaf").await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    engine.started_deaf("deaf").await;
     let start = Instant::now();
     engine.stopped("deaf").await;
     assert!(start.elapsed() >= Duration::from_millis(200));
@@ -98,8 +97,7 @@ async fn a_second_stop_with_less_patience_brings_the_deadline_forward() {
     let host = Host::new();
     let engine = host.open();
     engine.create(CreateRequest { stop_timeout_usec: Some(600_000_000), ..request("deaf", DEAF) }).await.unwrap();
-    engine.started("deaf").await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    engine.started_deaf("deaf").await;
     let events = engine.subscribe();
     let first = engine.stop(&name("deaf"), StopOptions::default()).unwrap();
     let hasty = StopOptions { timeout_usec: Some(1000), signal: None };

@@ -146,8 +146,7 @@ fn a_stop_is_the_end_of_it_also_over_a_restart_of_the_daemon() {
     host.with_daemon(async |engine| {
         let slow = CreateRequest { stop_timeout_usec: Some(300_000), ..restarted(deaf, policy(RestartWhen::Always)) };
         engine.create(slow).await.unwrap();
-        engine.started("web").await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        engine.started_deaf("web").await;
         engine.stop(&name("web"), Default::default()).unwrap();
         engine.reaches("web", Status::Stopping).await;
         // Written after it is shown.

@@ -253,8 +253,7 @@ fn a_stop_that_was_under_way_goes_on() {
     host.with_daemon(async |engine| {
         let request = CreateRequest { stop_timeout_usec: Some(300_000), ..request("web", deaf) };
         engine.create(request).await.unwrap();
-        engine.started("web").await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        engine.started_deaf("web").await;
         engine.stop(&name("web"), Default::default()).unwrap();
         engine.reaches("web", Status::Stopping).await;
         // Written after it is shown.
@@ -274,7 +273,7 @@ fn a_stop_that_was_under_way_keeps_its_deadline() {
     let deaf = "trap '' TERM; while :; do sleep 0.02; done";
     host.with_daemon(async |engine| {
         engine.create(request("web", deaf)).await.unwrap();
-        engine.started("web").await;
+        engine.started_deaf("web").await;
         engine.stop(&name("web"), StopOptions { timeout_usec: Some(300_000), signal: None }).unwrap();
         engine.reaches("web", Status::Stopping).await;
         // Written after it is shown.

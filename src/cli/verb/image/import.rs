@@ -163,7 +163,7 @@ fn open(file: &Path) -> Result<(OwnedFd, String), CliError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek, Write};
+    use std::io::{Seek, Write};
 
     use super::*;
 
@@ -180,11 +180,9 @@ mod tests {
         file.seek(io::SeekFrom::Start(8)).unwrap();
         let archive = OwnedFd::from(file);
         let again = Again::of(&archive).unwrap();
-        for mut archive in [File::from(archive), File::from(again.rewind().unwrap())] {
-            let mut text = String::new();
-            archive.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "archive");
-        }
+        let read = |archive| io::read_to_string(File::from(archive)).unwrap();
+        assert_eq!(read(archive), "archive");
+        assert_eq!(read(again.rewind().unwrap()), "archive");
         let (pipe, _writer) = io::pipe().unwrap();
         assert!(Again::of(&pipe.into()).is_none());
     }
