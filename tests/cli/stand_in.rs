@@ -230,7 +230,8 @@ impl Container {
 
     #[zbus(property)]
     fn state(&self) -> &str {
-        if self.name == "old" { "stopped" } else { "running" }
+        // That of a run without a name has ended when it is asked for.
+        if ["old", "a"].contains(&self.name) { "stopped" } else { "running" }
     }
 
     #[zbus(property)]

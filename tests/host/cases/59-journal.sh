@@ -45,7 +45,9 @@ assert_eq 3 "$(holmctl runs --no-legend runs | wc -l)" "holmctl runs"
 holmctl runs --json runs | python3 -c 'import json, sys
 runs = json.load(sys.stdin)
 assert [run["Run"] for run in runs] == [1, 2, 3], runs
-assert all(run["Result"] == "exit-code" and run["ExitStatus"] == 3 and run["EndedUSec"] > run["StartedUSec"] and run["CPUUsageUSec"] > 0 for run in runs), runs'
+assert all(run["Result"] == "exit-code" and run["ExitStatus"] == 3 and run["EndedUSec"] > run["StartedUSec"] for run in runs), runs
+# A run of less than a tick may have cost nothing.
+assert sum(run["CPUUsageUSec"] for run in runs) > 0, runs'
 systemctl restart holmd
 assert_eq 3 "$(holmctl runs --no-legend runs | wc -l)" "holmctl runs after a restart of holmd"
 
