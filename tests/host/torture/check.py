@@ -67,18 +67,20 @@ def settle(there, candidates, worker, findings, changed):
     nearest = None
     for state in candidates:
         found = Findings()
-        compare(there, state, worker, found, changed, candidates)
+        # One with the same names is nearer, however much is wrong in them.
+        distance = (not compare(there, state, worker, found, changed, candidates), len(found.lines()))
         if not found.lines():
             return state
-        if nearest is None or len(found.lines()) <= len(nearest.lines()):
-            nearest = found
-    for kind, texts in nearest.kinds.items():
+        if nearest is None or distance <= nearest[0]:
+            nearest = (distance, found)
+    for kind, texts in nearest[1].kinds.items():
         for text in texts:
             findings.add(kind, text)
     return candidates[0]
 
 
 def compare(there, state, worker, findings, changed, candidates):
+    """Adds what is wrong if this is the state. Whether the names agree; contents are looked at only then."""
     for kind, actual in (("containers", there.containers), ("images", there.images)):
         wanted = state[kind]
         mine = {name for name in actual if name.startswith(f"{worker}-")}
@@ -93,7 +95,7 @@ def compare(there, state, worker, findings, changed, candidates):
         for label in sorted(there_too - set(one["labels"])):
             findings.add("came back", f"snapshot {label} of container {name}")
     if findings.lines():
-        return
+        return False
     for use, tree in trees(state):
         # A snapshot is looked at when its container is.
         if " ".join(use.split(" ")[:2]).replace("snapshot ", "container ") not in changed:
@@ -106,6 +108,7 @@ def compare(there, state, worker, findings, changed, candidates):
             wanted = token and model.digest(token)
             if found is not None and found[path] != wanted:
                 findings.add("contents", f"{use}: {path} is {'not there' if found[path] is None else 'wrong'}, wanted {token}")
+    return True
 
 
 def trees(state):
