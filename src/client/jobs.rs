@@ -1,6 +1,7 @@
 //! Waits for the end of jobs, across restarts of the daemon.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use zbus::OwnedObjectPath;
 
@@ -116,13 +117,20 @@ impl Jobs {
     }
 
     /// Waits until the daemon has noted the end of a run, which its monitor has told of already: whoever looks at the container
-    /// next sees that. Without a daemon this ends, as [`wait_removed`](Self::wait_removed) does.
+    /// next sees that. Without a daemon this ends, as [`wait_removed`](Self::wait_removed) does, and after five seconds: somebody
+    /// else may have started it again.
     pub async fn wait_noted(&mut self, path: &OwnedObjectPath) -> Result<(), ClientError> {
+        tokio::time::timeout(NOTED, self.wait_until_noted(path)).await.unwrap_or(Ok(()))
+    }
+
+    async fn wait_until_noted(&mut self, path: &OwnedObjectPath) -> Result<(), ClientError> {
         self.signals.add(Rule::Object(path.as_str())).await?;
         loop {
             match self.client.known_state(path).await {
-                Ok(state) if matches!(state.as_str(), "running" | "frozen" | "stopping") => drop(self.step().await?),
-                // Gone, or already about to run again.
+                Ok(state) if matches!(state.as_str(), "starting" | "running" | "frozen" | "stopping") => {
+                    drop(self.step().await?)
+                }
+                // Noted, or gone.
                 Ok(_) | Err(ClientError::NoDaemon { .. } | ClientError::Mismatch { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -206,6 +214,8 @@ impl Jobs {
         }
     }
 }
+
+const NOTED: Duration = Duration::from_secs(5);
 
 /// How a job ended, once its properties say so.
 pub(super) fn job_end(values: &Properties) -> Option<Result<(), ClientError>> {
