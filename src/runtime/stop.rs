@@ -1,7 +1,7 @@
 //! A stop that systemd asks the monitor for, seen through to its end: holmd may be dead, and knows nothing of it in any case.
 //!
 //! The kernel drops a signal that the first process of a pid namespace does not take yet. So a payload that is stopped
-//! while it still begins gets the signal as soon as it listens, and not before.
+//! while it still begins is sent the signal at once, which is dropped then, and again as soon as it is seen to listen.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
