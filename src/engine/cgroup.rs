@@ -21,7 +21,7 @@ const PAYLOAD: &str = "payload";
 /// The prefix of sub-cgroups of processes that entered.
 const EXEC: &str = "exec-";
 /// The prefix of those among them that check its health.
-const CHECK: &str = "exec-health-";
+pub(super) const CHECK: &str = "exec-health-";
 /// How long the kernel may take to freeze everything.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 

@@ -11,7 +11,7 @@ use super::error::EngineError;
 use super::events::Events;
 use super::view::{Event, JobId, JobKind, JobResult, JobView};
 use crate::images::Progress;
-use crate::model::{ErrorCode, now_usec};
+use crate::model::{ErrorCode, in_usec, now_usec};
 
 /// The table of jobs under way.
 #[derive(Debug, Clone)]
@@ -145,7 +145,7 @@ impl Job {
     /// Notes how long a running container was held still for it.
     pub(super) fn held_still(&self, time: Duration) {
         if let Some(entry) = self.jobs.table().jobs.get_mut(&self.id) {
-            entry.view.frozen_usec = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            entry.view.frozen_usec = in_usec(time);
         }
     }
 

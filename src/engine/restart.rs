@@ -1,8 +1,6 @@
 //! What a container's restart policy comes to, from its ends and what people asked for. Pure: the time is an argument.
 
-use std::time::Duration;
-
-use crate::model::{RestartPolicy, RestartWhen, Usec};
+use crate::model::{RestartPolicy, RestartWhen, Usec, in_usec};
 use crate::records::{LastRun, Restarts};
 
 /// What follows the end of a run, or a try that failed.
@@ -93,10 +91,6 @@ fn is_too_often(policy: &RestartPolicy, restarts: &mut Restarts, now: Usec) -> b
     }
     restarts.within += 1;
     false
-}
-
-fn in_usec(duration: Duration) -> Usec {
-    Usec::try_from(duration.as_micros()).unwrap_or(Usec::MAX)
 }
 
 #[cfg(test)]

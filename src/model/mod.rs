@@ -30,4 +30,4 @@ pub use notification::Notification;
 pub use restart::{RestartPolicy, RestartWhen};
 pub use service::Service;
 pub use signal::{Signal, SignalError};
-pub use time::{Usec, now_usec};
+pub use time::{Usec, in_usec, now_usec};

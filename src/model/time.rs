@@ -1,6 +1,6 @@
 //! Times as they are shown and stored.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds: since the epoch for a moment, or as a length.
 pub type Usec = u64;
@@ -8,5 +8,10 @@ pub type Usec = u64;
 /// Now, µs since the epoch.
 pub fn now_usec() -> Usec {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    in_usec(elapsed)
+}
+
+/// A time in µs; one that is too long for that is the longest.
+pub fn in_usec(duration: Duration) -> Usec {
+    Usec::try_from(duration.as_micros()).unwrap_or(Usec::MAX)
 }

@@ -16,9 +16,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::{Request, Shared};
+use crate::engine::cgroup::CHECK;
 use crate::engine::run::{Handles, reap};
 use crate::engine::{Inner, blocking};
-use crate::model::{Checked, ContainerSpec, Exit, HealthCheck, Process, Signal, Status, Usec, now_usec};
+use crate::model::{Checked, ContainerSpec, Exit, HealthCheck, Process, Signal, Status, Usec, in_usec, now_usec};
 use crate::runtime::{ExecFds, ExecPlan, Launched};
 use crate::sys::pidfd;
 use crate::sys::readiness::Readiness;
@@ -120,7 +121,7 @@ impl Checker {
         if !self.is_awake() {
             return None;
         }
-        let name = format!("exec-health-{}", now_usec());
+        let name = format!("{CHECK}{}", now_usec());
         let launched = self.launch(&name, end).await;
         drop(open);
         Some(match launched {
@@ -241,10 +242,6 @@ async fn read(mut reader: pipe::Receiver, mut told: oneshot::Receiver<()>) -> St
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.trim_end().chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
-}
-
-fn in_usec(duration: Duration) -> Usec {
-    Usec::try_from(duration.as_micros()).unwrap_or(Usec::MAX)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::task::{LEAVING, Task};
 use crate::engine::blocking;
 use crate::engine::lifecycle::{Next, State};
 use crate::engine::request::{StopOptions, Who};
-use crate::model::{PoolState, Signal};
+use crate::model::{PoolState, Signal, in_usec};
 use crate::records::RunRecord;
 use crate::sys::{clock, signal};
 
@@ -85,7 +85,7 @@ impl Task {
         self.deadline = Instant::now().checked_add(timeout);
         let at = clock::since_boot().saturating_add(timeout);
         if let Some(run) = &mut self.run {
-            run.record.deadline_usec = Some(u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+            run.record.deadline_usec = Some(in_usec(at));
         }
     }
 
