@@ -61,7 +61,7 @@ note() { printf '# %s\n' "$*"; }
 
 # rust_tests PROGRAM [ARG…] : runs a test program of cargo (`# needs: programs`). Its tests count in the total, and none of them may be skipped.
 rust_tests() {
-    local program=$1 out=/run/holm-rust.out passed='' failed='' status=0
+    local program=$1 out=/run/holm-rust.out ran=/run/holm-rust.ran passed='' failed='' status=0
     shift
     HOLM_INIT=/host/programs/holm-init "/host/programs/$program" --show-output "$@" >"$out" 2>&1 || status=$?
     read -r passed failed < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 \2/p' "$out") || true
@@ -69,6 +69,9 @@ rust_tests() {
     printf '%s %s\n' "$passed" "$failed" >>/run/holm-counts
     if [ "$status" -ne 0 ]; then sed -n '/^failures:/,$p' "$out" >&2; fail "$failed tests of $program"; fi
     refute grep -a '^skipped:' "$out"
-    sed -n 's/^test \(.*\) \.\.\. ok$/\1/p' "$out" >>/host/ran
     [ "$passed" -gt 0 ] || fail "$program has no such tests: $*"
+    # From the list at the end: what the children of a test say themselves goes between the halves of "test NAME ... ok".
+    sed -n '/^successes:$/,/^test result:/p' "$out" | tac | sed -n '1,/^successes:$/ s/^    \([^ ]*\)$/\1/p' >"$ran"
+    assert_eq "$(wc -l <"$ran")" "$passed" "names of tests of $program that passed"
+    cat "$ran" >>/host/ran
 }

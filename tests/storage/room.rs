@@ -268,7 +268,7 @@ impl Drop for SmallHost {
             let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
         } else {
             eventually("the small host is unmounted", || {
-                Command::new("umount").arg(self.path()).status().is_ok_and(|status| status.success())
+                Command::new("umount").arg(self.path()).output().is_ok_and(|output| output.status.success())
             });
         }
     }
