@@ -20,10 +20,11 @@ use super::cgroups::Scope;
 use super::console::Console;
 use super::init::{Setup, Stopwatch};
 use super::notifier::Notifier;
+use super::plan::{self, Step};
 use super::stop::Stop;
 use super::tie::Tie;
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
-use super::{LaunchFds, LaunchPlan, StepError, exec, plan, record};
+use super::{LaunchFds, LaunchPlan, StepError, exec, record};
 use crate::model::{Exit, ExitRecord, NetworkMode, StopCourse, now_usec};
 use crate::sys::process::{self, Child, Cloned, OomScore};
 use crate::sys::signal::{self, SignalFd};
@@ -81,33 +82,27 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let named = plan.notify.then(Notifier::socket).transpose().map_err(|error| failed("Notify", &error))?;
     let listener = fds.client.as_ref().filter(|_| plan.notify_caller).map(OwnedFd::try_clone).transpose();
     let listener = listener.map_err(|error| failed("Notify", &error))?.map(|caller| ClientEnd::new(Some(caller)));
+    // What a system's console shows is copied by the monitor.
+    let output = fds.stdio[1].as_ref().filter(|_| boot).map(OwnedFd::try_clone).transpose();
+    let output = output.map_err(|error| failed("Console", &error))?;
+    let mut setup = Setup {
+        device: Some(fds.root),
+        kept_blocked: boot.then_some(policy.signal),
+        notify: named,
+        passed: fds.passed,
+        fd_names: plan.fd_names,
+        credentials: plan.credentials.into_iter().zip(fds.credentials).collect(),
+        ..Setup::new(plan.process, fds.stdio)
+    };
     let cloning = Instant::now();
     let cloned = process::clone_process(namespaces(plan.network), Some(scope.payload().as_fd()));
     let child = match cloned.map_err(|error| failed("Clone", &error))? {
-        Cloned::Child => {
-            let mut setup = Setup::new(plan.process, fds.stdio);
-            setup.device = Some(fds.root);
-            setup.kept_blocked = boot.then_some(policy.signal);
-            setup.notify = named;
-            (setup.passed, setup.fd_names) = (fds.passed, plan.fd_names);
-            setup.credentials = plan.credentials.into_iter().zip(fds.credentials).collect();
-            let report = match setup.make_room(InitEnd::new(inits)) {
-                Ok(report) => report,
-                // It is told by what becomes of this process.
-                Err(_) => process::exit_now(1),
-            };
-            match setup.close_others(&report, None).and_then(|()| setup.place_passed()) {
-                Ok(()) => setup.run(&steps, Stopwatch::of(cloning), &report),
-                Err(error) => abandon(&report, "CloseOthers", &error),
-            }
-        }
+        Cloned::Child => be_init(setup, InitEnd::new(inits), &steps, Stopwatch::of(cloning)),
         Cloned::Parent(child) => child,
     };
     // Whatever stays open here keeps the device busy, or a pipe from ending.
-    let [input, output, errors] = fds.stdio;
-    let output = output.filter(|_| boot);
-    drop((inits, fds.root, input, errors, fds.passed, fds.credentials));
-    drop((plan.process, plan.mounts, plan.fd_names, plan.credentials, steps));
+    let named = setup.notify.take();
+    drop((inits, setup, plan.mounts, steps));
     let client = ClientEnd::new(fds.client);
     let console = |executed: &mut Executed| match executed.terminal.take_if(|_| boot) {
         Some(master) => console_of(master, shown, &client, output).map(Some),
@@ -143,6 +138,16 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
         let _ = daemon.ended(end.exit, oom_kills);
     });
     Ok(())
+}
+
+/// The child's life: it becomes the payload, or tells why not and ends.
+fn be_init(mut setup: Setup, report: InitEnd, steps: &[Step], watch: Stopwatch) -> ! {
+    // Without a report, it is told by what becomes of this process.
+    let Ok(report) = setup.make_room(report) else { process::exit_now(1) };
+    match setup.close_others(&report, None).and_then(|()| setup.place_passed()) {
+        Ok(()) => setup.run(steps, watch, &report),
+        Err(error) => abandon(&report, "CloseOthers", &error),
+    }
 }
 
 /// A caller that wants a terminal gets the console's master; holmd never does, so that nobody else empties it.

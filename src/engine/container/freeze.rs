@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedRwLockWriteGuard;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::task::Task;
 use crate::engine::error::EngineError;
@@ -38,6 +38,16 @@ impl Task {
             warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
         }
         self.happened(Event::Held).await;
+    }
+
+    /// The pool has room again: one that it held goes on, one that somebody froze meanwhile does not.
+    pub(super) async fn released(&mut self) {
+        if !self.run.as_ref().is_some_and(|run| run.record.held) {
+            return;
+        }
+        self.note_held(false);
+        self.happened(Event::Release).await;
+        info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
     }
 
     pub(super) fn note_held(&mut self, held: bool) {

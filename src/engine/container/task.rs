@@ -254,12 +254,7 @@ impl Task {
                 let _ = reply.send(result);
             }
             Request::Held => self.held().await,
-            Request::Release if self.run.as_ref().is_some_and(|run| run.record.held) => {
-                self.note_held(false);
-                self.happened(Event::Release).await;
-                info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
-            }
-            Request::Release => {}
+            Request::Release => self.released().await,
             Request::CallerLeft { run } => self.caller_left(run).await,
             Request::Checked { run, checked, counts } => self.checked(run, checked, counts).await,
             Request::Snapshots { change, reply } => {
