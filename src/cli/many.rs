@@ -45,8 +45,19 @@ pub(super) async fn jobs<'a>(
     names: &'a [String],
     goal: fn(&'a str) -> Goal<'a>,
     missing: Missing,
-    mut start: impl AsyncFnMut(&str) -> Result<OwnedObjectPath, CliError>,
+    start: impl AsyncFnMut(&str) -> Result<OwnedObjectPath, CliError>,
 ) -> Outcome {
+    Ok(jobs_done(client, names, goal, missing, start).await?.0)
+}
+
+/// As [`jobs`]; also those of `names` whose job did what it was to do.
+pub(super) async fn jobs_done<'a>(
+    client: &Client,
+    names: &'a [String],
+    goal: fn(&'a str) -> Goal<'a>,
+    missing: Missing,
+    mut start: impl AsyncFnMut(&str) -> Result<OwnedObjectPath, CliError>,
+) -> Result<(Status, Vec<&'a str>), CliError> {
     let mut jobs = Jobs::listen(client, &[]).await?;
     let mut started = Vec::new();
     let mut worst = Status::SUCCESS;
@@ -57,12 +68,13 @@ pub(super) async fn jobs<'a>(
             Err(error) => worst = worst.max(exit::report(&error)),
         }
     }
+    let mut done = Vec::new();
     for (name, job) in started {
-        if let Err(error) = jobs.wait(&job, goal(name), |_| {}).await
-            && !missing.forgives(&error)
-        {
-            worst = worst.max(exit::report(&error.into()));
+        match jobs.wait(&job, goal(name), |_| {}).await {
+            Ok(()) => done.push(name),
+            Err(error) if missing.forgives(&error) => {}
+            Err(error) => worst = worst.max(exit::report(&error.into())),
         }
     }
-    Ok(worst)
+    Ok((worst, done))
 }

@@ -10,6 +10,15 @@ pub(super) async fn tell(container: &ContainerProxy<'_>, name: &str) {
     }
 }
 
+/// Tells of one that was stopped and had to be killed.
+pub(super) async fn tell_killed(container: &ContainerProxy<'_>, name: &str) {
+    if container.result().await.is_ok_and(|result| result == "timeout") {
+        let why = container.status_text().await.unwrap_or_default();
+        let why = if why.is_empty() { "killed after its stop timeout" } else { &why };
+        output::tell(&format!("warning: {name}: {why}"));
+    }
+}
+
 /// Whether a request names a limit, so that there may be something to tell: each question takes time.
 pub(super) fn possible(options: &Options) -> bool {
     LIMITS.iter().any(|limit| options.contains_key(limit))

@@ -127,6 +127,9 @@ pub trait Container {
     /// The plain word for how it ended.
     #[zbus(property)]
     fn result(&self) -> zbus::Result<String>;
+    /// Why its last start failed, or more about how it ended or stands.
+    #[zbus(property)]
+    fn status_text(&self) -> zbus::Result<String>;
     /// Which of its limits have no effect on this host.
     #[zbus(property(emits_changed_signal = "false"))]
     fn warnings(&self) -> zbus::Result<Vec<String>>;

@@ -317,7 +317,8 @@ impl Container {
         self.view.get().status.as_str()
     }
 
-    /// Why the last start failed, or why it is frozen if nobody asked for that, or empty.
+    /// Why the last start failed, why it had to be killed, why it is frozen if nobody asked for that, what the payload says of itself
+    /// (`STATUS=`), or empty.
     #[zbus(property)]
     fn status_text(&self) -> String {
         self.view.get().status_text.clone()

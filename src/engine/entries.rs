@@ -9,6 +9,8 @@ pub(super) const NOT_STARTED: &str = "ef874f18505642b681f6ddbadf7d92e0";
 pub(super) const ENDED: &str = "943b99ba9d4c48e6b456b4bc9d3ba361";
 /// Its run is over, and that is a failure.
 pub(super) const FAILED: &str = "2b21f51cb9254e22816dbfb3c3f27262";
+/// It is killed, and its first process never took the stop signal.
+pub(super) const UNHEARD: &str = "b7f4c1d25e0841d6930a7c8f2be6d415";
 /// The kernel killed processes of it for lack of memory.
 pub(super) const OUT_OF_MEMORY: &str = "8c1a06f4b3d24e7f9a5086d2c7e1f93b";
 /// It is frozen because the pool has no room.
@@ -27,5 +29,17 @@ pub(super) const HEALTHY: &str = "d0b2e7415f3a4a6c9e48107ac35d92fb";
 
 /// All of them.
 #[cfg(test)]
-pub(super) const ALL: [&str; 11] =
-    [STARTED, NOT_STARTED, ENDED, FAILED, OUT_OF_MEMORY, HELD, RELEASED, RESTART, GIVEN_UP, UNHEALTHY, HEALTHY];
+pub(super) const ALL: [&str; 12] = [
+    STARTED,
+    NOT_STARTED,
+    ENDED,
+    FAILED,
+    UNHEARD,
+    OUT_OF_MEMORY,
+    HELD,
+    RELEASED,
+    RESTART,
+    GIVEN_UP,
+    UNHEALTHY,
+    HEALTHY,
+];

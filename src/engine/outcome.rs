@@ -90,6 +90,7 @@ mod tests {
             stopping,
             deadline_usec: None,
             unheard: None,
+            wanted_by: None,
             forced,
             held: false,
             unready: false,
@@ -109,6 +110,7 @@ mod tests {
             oom_kills,
             figures: Default::default(),
             stop: StopCourse::None,
+            unheard: false,
         }
     }
 

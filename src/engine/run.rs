@@ -190,6 +190,7 @@ pub(super) fn bare_record(run: u64, exit: Exit, oom_kills: u64) -> ExitRecord {
         oom_kills,
         figures: Default::default(),
         stop: StopCourse::None,
+        unheard: false,
     }
 }
 

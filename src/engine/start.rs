@@ -60,6 +60,7 @@ pub(super) async fn launch(engine: &Arc<Inner>, record: &ContainerRecord, io: Ru
         deadline_usec: None,
         unheard: None,
         forced: false,
+        wanted_by: io.wanted_by.as_ref().map(|wanted_by| wanted_by.unit.clone()),
         held: false,
         unready: spec.ready != Ready::Exec,
         given_up: false,

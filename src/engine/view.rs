@@ -35,7 +35,7 @@ pub struct ContainerView {
     pub result: RunResult,
     /// Processes killed for lack of memory in the current or last run.
     pub oom_kills: u64,
-    /// Why the last start failed, or why it is held still, or empty.
+    /// Why the last start failed, why it had to be killed or is held still, what the payload says of itself, or empty.
     pub status_text: String,
     /// How it is by its own check, while it runs.
     pub health: Health,

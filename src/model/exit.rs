@@ -76,6 +76,10 @@ pub struct ExitRecord {
     /// What the monitor itself did towards the end, asked by systemd. Absent in records of older versions.
     #[serde(default)]
     pub stop: StopCourse,
+    /// Whether it killed everything without ever having seen the leader take the stop signal. Absent in records of older
+    /// versions.
+    #[serde(default)]
+    pub unheard: bool,
 }
 
 /// How far a stop went that a monitor was asked for by systemd, and not by holmd.

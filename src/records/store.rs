@@ -34,7 +34,7 @@ pub struct ContainerRecord {
     /// versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<LastRun>,
-    /// Why the last start failed, or empty.
+    /// Why the last start failed, or more about how it ended, or empty.
     pub status_text: String,
     /// Its snapshots, and when each was made. One whose device is not there was never finished. Absent in records of
     /// older versions.
@@ -118,6 +118,9 @@ pub struct RunRecord {
     pub unheard: Option<Signal>,
     /// Whether its stop timeout passed and it was killed.
     pub forced: bool,
+    /// The unit on whose behalf it runs; absent in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_by: Option<String>,
     /// Whether it is frozen because the pool has no room, and to be thawed when it has.
     #[serde(default)]
     pub held: bool,

@@ -119,6 +119,7 @@ impl Monitor {
                         oom_kills: 0,
                         figures,
                         stop: StopCourse::None,
+                        unheard: false,
                     };
                     record::write(directory, &record).unwrap();
                 });

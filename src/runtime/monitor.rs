@@ -25,7 +25,7 @@ use super::stop::Stop;
 use super::tie::Tie;
 use super::wire::{ClientEnd, Executed, Failure, InitEnd, InitSide, MonitorEnd, Order, WireError};
 use super::{LaunchFds, LaunchPlan, StepError, exec, record};
-use crate::model::{Exit, ExitRecord, NetworkMode, StopCourse, now_usec};
+use crate::model::{Exit, ExitRecord, NetworkMode, now_usec};
 use crate::sys::process::{self, Child, Cloned, OomScore};
 use crate::sys::signal::{self, SignalFd};
 use crate::sys::{pidfd, socket};
@@ -124,12 +124,11 @@ fn keep(daemon: &MonitorEnd, plan: LaunchPlan, fds: LaunchFds, protection: Prote
     let watched = Watched { console: console.as_mut(), tie, notifier: notifier.as_mut() };
     let mut stop = Stop::new(&child, &scope, policy);
     let exit = wait(&child, &signals, |wake| stop.go_on(wake), watched).map_err(|error| failed("Wait", &error))?;
-    let course = stop.course();
     console.iter_mut().for_each(Console::drain);
     // What it said last comes before its end.
     notifier.iter_mut().for_each(Notifier::go_on);
     let end = if boot { end_of_system(exit) } else { End { exit, reboot: false } };
-    finish(&scope, fds.record_dir, (run, course), end, |oom_kills| {
+    finish(&scope, fds.record_dir, (run, &stop), end, |oom_kills| {
         // A caller that follows a system follows it over its reboots; holmd has its socket too.
         if !end.reboot {
             client.exited(end.exit, oom_kills);
@@ -329,7 +328,7 @@ fn exit_of(status: &WaitIdStatus) -> Exit {
 fn finish(
     scope: &Scope,
     record_dir: OwnedFd,
-    (run, stop): (u64, StopCourse),
+    (run, stop): (u64, &Stop<'_>),
     End { exit, reboot }: End,
     tell: impl FnOnce(u64),
 ) {
@@ -338,7 +337,8 @@ fn finish(
     scope.kill_payload();
     let oom_kills = scope.oom_kills();
     let figures = scope.figures();
-    let record = ExitRecord { version: ExitRecord::VERSION, run, exit, reboot, exited_usec, oom_kills, figures, stop };
+    let (version, stop, unheard) = (ExitRecord::VERSION, stop.course(), stop.unheard());
+    let record = ExitRecord { version, run, exit, reboot, exited_usec, oom_kills, figures, stop, unheard };
     let written = record::write(record_dir, &record);
     tell(oom_kills);
     scope.remove_parts();

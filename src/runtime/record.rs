@@ -54,6 +54,7 @@ mod tests {
                 oom_kills: 0,
                 figures: Figures { cpu_usec: Some(5), ..Figures::default() },
                 stop: StopCourse::Asked,
+                unheard: false,
             };
             write(fd(), &record).unwrap().sync().unwrap();
             let text = std::fs::read(directory.path().join(NAME)).unwrap();

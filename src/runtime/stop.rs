@@ -28,6 +28,8 @@ struct UnderWay {
     /// How long to wait until the leader is looked at again; absent once it has the signal.
     listen: Option<Duration>,
     forced: bool,
+    /// Whether the leader had not taken the signal when everything was killed.
+    unheard: bool,
 }
 
 impl<'a> Stop<'a> {
@@ -49,7 +51,7 @@ impl<'a> Stop<'a> {
         }
         let under_way = self.under_way.as_mut()?;
         if due {
-            *under_way = UnderWay { deadline: None, listen: None, forced: true };
+            *under_way = UnderWay { deadline: None, listen: None, forced: true, unheard: under_way.listen.is_some() };
         }
         let left = under_way.deadline.map(|deadline| deadline.saturating_duration_since(now));
         left.into_iter().chain(under_way.listen).min()
@@ -64,6 +66,11 @@ impl<'a> Stop<'a> {
         }
     }
 
+    /// Whether everything was killed without the leader ever having been seen to take the signal.
+    pub(super) fn unheard(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.unheard)
+    }
+
     /// The first request sets the deadline; a later one only has the signal sent again.
     fn begin(&mut self) {
         let listen = Some(FIRST_LOOK);
@@ -74,7 +81,7 @@ impl<'a> Stop<'a> {
                 // One that is frozen hears nothing.
                 self.scope.thaw_payload();
                 let deadline = Instant::now().checked_add(self.policy.timeout());
-                self.under_way = Some(UnderWay { deadline, listen, forced: false });
+                self.under_way = Some(UnderWay { deadline, listen, forced: false, unheard: false });
             }
         }
     }

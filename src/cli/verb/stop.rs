@@ -4,7 +4,7 @@ use zbus::Variant;
 
 use crate::cli::container_args::{parse_seconds, parse_signal};
 use crate::cli::many::Missing;
-use crate::cli::{Outcome, many};
+use crate::cli::{Outcome, many, warnings};
 use crate::client::{Client, Goal, Options};
 use crate::model::{Signal, Usec};
 
@@ -46,8 +46,13 @@ impl How {
 pub(crate) async fn run(args: Args) -> Outcome {
     let client = &Client::connect().await?;
     let options = &args.how.options();
-    many::jobs(client, &args.names, Goal::Stopped, args.missing, async |name: &str| {
-        Ok(client.container(name).await?.stop(options).await?)
-    })
-    .await
+    let stop = async |name: &str| Ok(client.container(name).await?.stop(options).await?);
+    let (worst, stopped) = many::jobs_done(client, &args.names, Goal::Stopped, args.missing, stop).await?;
+    for name in stopped {
+        // One that was to be removed at its end is gone: the journal has how it ended.
+        if let Ok(container) = client.container(name).await {
+            warnings::tell_killed(&container, name).await;
+        }
+    }
+    Ok(worst)
 }

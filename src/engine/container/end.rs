@@ -71,6 +71,10 @@ impl Task {
     pub(super) async fn record_end(&mut self) {
         (self.deadline, self.unheard) = (None, None);
         (self.checks, self.caller) = (None, None);
+        // Its monitor stopped it.
+        if self.run.as_ref().and_then(|run| run.exit.as_ref()).is_some_and(|exit| exit.unheard) {
+            self.tell_unheard(self.record.spec.stop.signal);
+        }
         let Some(mut run) = self.run.take() else { return };
         let mut steps = Steps::begin();
         self.set_handles(None);
@@ -98,19 +102,21 @@ impl Task {
         self.publish();
         // A reboot is no end to those who wait for one.
         if self.state != State::Starting || !run.exit.as_ref().is_some_and(|exit| exit.reboot) {
-            self.announce_end(&last);
+            self.announce_end(&last, run.record.wanted_by.as_deref());
         }
         steps.lap("Record");
         steps.finish("end", &self.record.spec.name);
     }
 
-    fn announce_end(&self, last: &LastRun) {
+    /// `unit` hears of failures: the rest it sees itself.
+    fn announce_end(&self, last: &LastRun, unit: Option<&str>) {
+        let unit = unit.filter(|_| last.failed);
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
         let id = if last.failed { entries::FAILED } else { entries::ENDED };
-        info!(container = %name, op = "end", message_id = id, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
+        info!(container = %name, op = "end", message_id = id, object_systemd_unit = unit, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
         if last.oom_kills > 0 {
-            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
+            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, object_systemd_unit = unit, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
         self.engine.events.send(Change::ContainerExited { name, status, result: last.result });

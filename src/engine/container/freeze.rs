@@ -35,7 +35,7 @@ impl Task {
         let before = self.state;
         if before == State::Running {
             self.note_held(true);
-            warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
+            warn!(container = %self.record.spec.name, op = "hold", message_id = entries::HELD, object_systemd_unit = self.wanted_by(), "Container {} is held still: the pool has no room for what it writes.", self.record.spec.name);
         }
         self.happened(Event::Held).await;
     }
@@ -47,7 +47,7 @@ impl Task {
         }
         self.note_held(false);
         self.happened(Event::Release).await;
-        info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, "Container {} goes on: the pool has room again.", self.record.spec.name);
+        info!(container = %self.record.spec.name, op = "release", message_id = entries::RELEASED, object_systemd_unit = self.wanted_by(), "Container {} goes on: the pool has room again.", self.record.spec.name);
     }
 
     pub(super) fn note_held(&mut self, held: bool) {

@@ -106,12 +106,13 @@ impl Task {
 
     fn tell_health(&self, now: Health, before: Health) {
         let name = &self.record.spec.name;
+        let unit = self.wanted_by();
         if now == Health::Unhealthy {
             let last = self.run.as_ref().and_then(|run| run.record.health.last.as_ref());
             let output = last.and_then(|last| last.output.lines().next()).unwrap_or_default();
-            warn!(container = %name, op = "health", message_id = entries::UNHEALTHY, "Container {name} is unhealthy: {output}");
+            warn!(container = %name, op = "health", message_id = entries::UNHEALTHY, object_systemd_unit = unit, "Container {name} is unhealthy: {output}");
         } else if before == Health::Unhealthy {
-            info!(container = %name, op = "health", message_id = entries::HEALTHY, "Container {name} is healthy again.");
+            info!(container = %name, op = "health", message_id = entries::HEALTHY, object_systemd_unit = unit, "Container {name} is healthy again.");
         }
     }
 

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::task::{LEAVING, Task};
-use crate::engine::blocking;
 use crate::engine::lifecycle::{Next, State};
 use crate::engine::request::{StopOptions, Who};
+use crate::engine::{blocking, entries};
 use crate::model::{PoolState, Signal, in_usec};
 use crate::records::RunRecord;
 use crate::sys::{clock, signal};
@@ -78,6 +78,23 @@ impl Task {
         unheard.next = Instant::now() + unheard.pause;
         unheard.pause = (unheard.pause * 2).min(LAST_LOOK);
         run.record.unheard = Some(unheard.signal);
+    }
+
+    /// Why the stop timeout passes, if it is that the signal was never taken.
+    pub(super) fn tell_if_unheard(&mut self) {
+        // Of one that was looked at only once, and killed at once, nothing is known.
+        if let Some(unheard) = self.unheard.as_ref().filter(|unheard| unheard.pause > 2 * FIRST_LOOK) {
+            self.tell_unheard(unheard.signal);
+        }
+    }
+
+    pub(super) fn tell_unheard(&mut self, signal: Signal) {
+        let name = &self.record.spec.name;
+        let text = format!(
+            "killed after its stop timeout: its first process was never seen to take {signal}; with --init it would have ended at once"
+        );
+        warn!(container = %name, op = "stop", message_id = entries::UNHEARD, object_systemd_unit = self.wanted_by(), "Container {name} is {text}");
+        self.record.status_text = text;
     }
 
     /// A timeout that is too long to be counted is none.

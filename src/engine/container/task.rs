@@ -161,7 +161,10 @@ impl Task {
                     self.deadline = None;
                     match self.state {
                         State::Readying => self.not_ready().await,
-                        _ => self.happened(Event::Deadline).await,
+                        _ => {
+                            self.tell_if_unheard();
+                            self.happened(Event::Deadline).await;
+                        }
                     }
                 }
                 Input::Look => {
@@ -178,6 +181,11 @@ impl Task {
         while let Some(request) = self.inbox.recv().await {
             request.refuse(&self.record.spec.name);
         }
+    }
+
+    /// The unit on whose behalf it runs: what holmd logs of it is shown with that unit's own lines.
+    pub(super) fn wanted_by(&self) -> Option<&str> {
+        self.run.as_ref()?.record.wanted_by.as_deref()
     }
 
     async fn next_input(&mut self) -> Input {

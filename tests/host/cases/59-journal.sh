@@ -92,3 +92,21 @@ grep -q 'with result exit-code and status 9' /run/explained || fail "the variabl
 eventually 10 explained worse 'Container worse could not be started'
 holmctl rm bad
 holmctl rm worse
+
+# A program without a handler for the stop signal, as process 1: why it takes so long, to who stops it and in the journal of the unit that wants it.
+holmctl run -d --name deaf --stop-timeout 1 busybox sleep 1000 >/dev/null
+holmctl stop deaf 2>/tmp/said
+why="killed after its stop timeout: its first process was never seen to take SIGTERM; with --init"
+assert_has "$(cat /tmp/said)" "holmctl: warning: deaf: $why" "what stop says"
+assert_has "$(holmctl status deaf || true)" "failed ($why" "status"
+explained deaf 'Container deaf was never seen to take its stop signal' || fail "the entry: $(cat /run/explained)"
+holmctl rm deaf
+printf '%s\n' '[Service]' 'Type=notify' "ExecStart=holmctl run --rm --name deaf --stop-timeout 1 busybox sleep 1000" >/run/systemd/system/deaf.service
+systemctl daemon-reload
+systemctl start deaf
+systemctl restart holmd
+systemctl stop deaf
+now() { journalctl -b -o cat -u deaf.service | grep -c "^Container deaf is $why\|^Container deaf ended: timeout, signal 9"; }
+eventually_eq 10 2 now
+rm /run/systemd/system/deaf.service
+systemctl daemon-reload
