@@ -4,18 +4,16 @@
 //! thread that has joined the right one. Which that is, is tried: the calling client's, then the daemon's own. Where a mount
 //! is, is never remembered: the kernel knows, also after a restart of the daemon.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use crate::storage::{Access, TREE};
 use crate::sys::mount::{self, Attributes, Depth};
-use crate::sys::{mountspace, pidfd};
+use crate::sys::{mountinfo, mountspace, pidfd};
 
 /// The tree of a device, as a mount that is attached nowhere and shows nothing else of the device. `device` is its
 /// detached mount, which is of no use afterwards. Set-user-id programs and device nodes in it have no power.
@@ -129,35 +127,7 @@ fn mount_table(proc: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 /// Where a directory called as our trees are is mounted. No other is looked at: the server of a network file system may be
 /// gone, and a look would wait for it.
 fn mount_points(table: &[u8]) -> Vec<PathBuf> {
-    let tree = format!("/{TREE}");
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ').skip(3);
-            let (root, place) = (fields.next()?, fields.next()?);
-            root.ends_with(tree.as_bytes()).then(|| PathBuf::from(unescaped(place)))
-        })
-        .collect()
-}
-
-/// Blanks and their like are octal numbers behind a backslash in it.
-fn unescaped(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(bytes)
+    mountinfo::parse(table).into_iter().filter(|mount| mount.root.ends_with(TREE)).map(|mount| mount.point).collect()
 }
 
 /// Works in the mount namespace of a process. ESRCH when the process is gone.
@@ -176,11 +146,6 @@ mod tests {
             41 36 8:1 /var/lib/holm/pool/trees/x/rootfs /mnt/c rw - ext4 /dev/sda1 rw\n\
             42 36 0:9 / /mnt/far rw - nfs far:/ rw\n";
         assert_eq!(mount_points(table), [PathBuf::from("/mnt/a b"), PathBuf::from("/mnt/c")]);
-    }
-
-    #[test]
-    fn a_backslash_is_no_escape_without_its_digits() {
-        assert_eq!(unescaped(b"a\\134\\x"), OsString::from("a\\\\x"));
     }
 
     #[test]

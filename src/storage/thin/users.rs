@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::sys::mountinfo;
+
 /// One entry for each user that can be seen of `/dev/dm-<minor>`. Mounts that are in no mount namespace are not.
 pub(super) fn of(minor: u32) -> Vec<String> {
     let block = format!("/sys/block/dm-{minor}");
@@ -17,9 +19,11 @@ pub(super) fn of(minor: u32) -> Vec<String> {
         let proc = Path::new("/proc").join(&process);
         let name = fs::read_to_string(proc.join("comm")).unwrap_or_default();
         let namespace = fs::read_link(proc.join("ns/mnt")).unwrap_or_default();
-        let mounts = fs::read_to_string(proc.join("mountinfo")).unwrap_or_default();
+        let mounts = mountinfo::parse(&fs::read(proc.join("mountinfo")).unwrap_or_default());
+        let mount = mounts.iter().find(|mount| mount.device == number.trim());
         // One process of each namespace is enough.
-        if let Some(place) = mounted_on(&mounts, number.trim()).filter(|_| seen.insert(namespace)) {
+        if let Some(mount) = mount.filter(|_| seen.insert(namespace)) {
+            let place = mount.point.display();
             users.push(format!("process {process} ({}), which has it mounted on {place}", name.trim()));
         }
         if has_open(&proc.join("fd"), Path::new(&format!("/dev/dm-{minor}"))) {
@@ -27,14 +31,6 @@ pub(super) fn of(minor: u32) -> Vec<String> {
         }
     }
     users
-}
-
-/// Where `major:minor` is mounted, from proc_pid_mountinfo(5).
-fn mounted_on<'a>(mountinfo: &'a str, number: &str) -> Option<&'a str> {
-    mountinfo.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(2);
-        (words.next() == Some(number)).then(|| words.nth(1)).flatten()
-    })
 }
 
 fn has_open(descriptors: &Path, node: &Path) -> bool {
@@ -50,13 +46,6 @@ fn names_in(directory: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mount_is_found_by_the_number_of_its_device() {
-        let text = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 253:4 /rootfs /mnt/x rw,noatime - ext4 /dev/dm-4 rw\n";
-        assert_eq!(mounted_on(text, "253:4"), Some("/mnt/x"));
-        assert_eq!(mounted_on(text, "253:5"), None);
-    }
 
     #[test]
     fn an_open_file_is_found_in_its_process() {
