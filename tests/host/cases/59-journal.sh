@@ -108,5 +108,7 @@ systemctl restart holmd
 systemctl stop deaf
 now() { journalctl -b -o cat -u deaf.service | grep -c "^Container deaf is $why\|^Container deaf ended: timeout, signal 9"; }
 eventually_eq 10 2 now
+assert_eq failed "$(systemctl is-failed deaf.service)" "a service whose container had to be killed"
+systemctl reset-failed deaf.service
 rm /run/systemd/system/deaf.service
 systemctl daemon-reload
