@@ -108,15 +108,19 @@ impl Task {
         steps.finish("end", &self.record.spec.name);
     }
 
-    /// `unit` hears of failures: the rest it sees itself.
+    /// `unit` hears of what went wrong: the rest it sees itself.
     fn announce_end(&self, last: &LastRun, unit: Option<&str>) {
-        let unit = unit.filter(|_| last.failed);
+        let failed_unit = unit.filter(|_| last.failed);
         let name = self.record.spec.name.clone();
         let status = last.exit.map_or(-1, Exit::status);
         let id = if last.failed { entries::FAILED } else { entries::ENDED };
-        info!(container = %name, op = "end", message_id = id, object_systemd_unit = unit, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
+        info!(container = %name, op = "end", message_id = id, object_systemd_unit = failed_unit, status, result = last.result.as_str(), "Container {name} ended: {}.", in_words(last));
         if last.oom_kills > 0 {
-            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, object_systemd_unit = unit, "The kernel killed {} processes of container {name} for lack of memory.", last.oom_kills);
+            let killed = match last.oom_kills {
+                1 => "a process".to_owned(),
+                several => format!("{several} processes"),
+            };
+            warn!(container = %name, op = "end", message_id = entries::OUT_OF_MEMORY, object_systemd_unit = unit, "The kernel killed {killed} of container {name} for lack of memory.");
             self.engine.events.send(Change::OutOfMemory { name: name.clone(), count: last.oom_kills });
         }
         self.engine.events.send(Change::ContainerExited { name, status, result: last.result });
