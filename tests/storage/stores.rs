@@ -73,6 +73,11 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// A child of another test holds this process's descriptors until it executes its program: dmsetup tries again for 5 s.
+fn remove(name: &str) {
+    run("dmsetup", &["remove", "--retry", name]);
+}
+
 fn open(config: &ThinConfig) -> Arc<dyn DeviceSet> {
     ThinDeviceSet::open(config).unwrap()
 }
@@ -172,7 +177,7 @@ fn a_pool_of_the_administrators_own_is_used_and_left_as_it_was() {
     let config = devices.config(Store::Pool(name.clone()));
     let error = ThinDeviceSet::open(&config).unwrap_err().to_string();
     assert!(error.contains("storage.pool") && error.contains("LVM"), "{error}");
-    run("dmsetup", &["remove", &name]);
+    remove(&name);
     assert!(ThinDeviceSet::open(&config).unwrap_err().to_string().contains("storage.pool"));
     run("dmsetup", &["create", &name, "--table", &table("thin-pool")]);
     let set = open(&config);
@@ -183,7 +188,7 @@ fn a_pool_of_the_administrators_own_is_used_and_left_as_it_was() {
     let set = open(&config);
     assert_eq!(kept(&set).as_deref(), Some("still here"));
     devices.end(set);
-    run("dmsetup", &["remove", &name]);
+    remove(&name);
 }
 
 #[test]

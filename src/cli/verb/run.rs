@@ -133,7 +133,7 @@ async fn make_room(client: &Client, name: &str) -> Result<(), CliError> {
 }
 
 /// Whether the name is free again, after a wait for a container that was on its way out: removed after its run, and being
-/// stopped, or of our own service. So it is when a service's holmctl was killed and the service is started again at once.
+/// stopped or at its end, or of our own service. So it is when a service's holmctl was killed and the service is started again at once.
 async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
     let mut jobs = Jobs::listen(client, &[Rule::ContainersRemoved]).await?;
     let path = match client.container(name).await {
@@ -150,7 +150,9 @@ async fn has_left(client: &Client, name: &str) -> Result<bool, CliError> {
             None => Ok(false),
         }
     };
-    let leaves = known.flag("AutoRemove") && (known.text("State") == "stopping" || ours().await?);
+    // Between its end and its removal it is shown as what it ended as.
+    let ends = matches!(known.text("State").as_str(), "stopping" | "stopped" | "failed");
+    let leaves = known.flag("AutoRemove") && (ends || ours().await?);
     if leaves {
         session::unless_interrupted(jobs.wait_removed(&path, name)).await?;
     }

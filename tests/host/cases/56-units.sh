@@ -135,6 +135,20 @@ assert_eq app "$(stat -c %U "/proc/$(systemctl show --value -p MainPID as-user.s
 systemctl stop as-user.service
 assert_eq inactive "$(state as-user.service)" "a unit with User="
 
+# ---- what is passed on to systemd, and what it says of that
+mkdir -p "$units/passed.container.d"
+printf '%s\n' '[Unit]' 'Aftr=network.target' '[Container]' 'Image=busybox' 'Exec=sleep 1d' 'Environment=FOO=bar' '[Service]' 'Environment=a"b' >"$units/passed.container"
+printf '%s\n' '[Service]' 'Restart = alway' 'Retsart=always' >"$units/passed.container.d/restart.conf"
+start=$EPOCHREALTIME
+assert_status 1 holmctl unit verify 2>/tmp/err
+note "verify: $(seconds "$start")"
+assert_has "$(cat /tmp/err)" "$units/passed.container:2: Aftr=: systemd: Unknown key" "a key of [Unit]"
+assert_has "$(cat /tmp/err)" "$units/passed.container:8: Environment=: systemd: Invalid syntax" "a value of [Service]"
+assert_has "$(cat /tmp/err)" "$units/passed.container.d/restart.conf:2: Restart=: systemd: Failed to parse" "a value in a drop-in"
+assert_has "$(cat /tmp/err)" "$units/passed.container.d/restart.conf:3: Retsart=: systemd: Unknown key" "a key in a drop-in"
+assert_eq "holmctl: 4 mistakes, in 1 of $(holmctl unit list --no-legend | wc -l) files" "$(tail -n 1 /tmp/err)" "the last line"
+assert_status 1 holmctl unit verify passed 2>/dev/null
+
 # ---- the bad ones
 put bad
 assert_status 1 holmctl unit verify 2>/tmp/err

@@ -6,6 +6,7 @@ mod edit;
 mod enable;
 mod explain;
 mod list;
+mod passed_on;
 mod verify;
 
 use std::path::PathBuf;

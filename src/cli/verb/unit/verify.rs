@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use super::named;
+use super::{named, passed_on};
 use crate::cli::Outcome;
 use crate::cli::error::CliError;
 use crate::cli::exit::Status;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let Found { problems, wrong, files } = if args.files.is_empty() { everything() } else { some(&args.files)? };
+    let Found { problems, wrong, files } = if args.files.is_empty() { everything()? } else { some(&args.files)? };
     if args.json {
         output::write_json(&problems.iter().map(object).collect())?;
     } else {
@@ -47,18 +47,21 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, file: &Declaration) {
-        self.files += 1;
-        self.wrong += usize::from(!file.problems.is_empty());
-        self.problems.extend(file.problems.iter().cloned());
+    fn add(&mut self, declared: &Declared, files: &[&Declaration]) -> Result<(), CliError> {
+        for (file, passed_on) in files.iter().zip(passed_on::mistakes(declared, files)?) {
+            self.files += 1;
+            self.wrong += usize::from(!(file.problems.is_empty() && passed_on.is_empty()));
+            self.problems.extend(file.problems.iter().cloned().chain(passed_on));
+        }
+        Ok(())
     }
 }
 
-fn everything() -> Found {
+fn everything() -> Result<Found, CliError> {
     let declared = Declared::load(&Directories::of_host());
     let mut found = Found { problems: declared.problems.clone(), ..Found::default() };
-    declared.files.iter().for_each(|file| found.add(file));
-    found
+    found.add(&declared, &declared.files.iter().collect::<Vec<_>>())?;
+    Ok(found)
 }
 
 fn some(words: &[String]) -> Result<Found, CliError> {
@@ -68,7 +71,7 @@ fn some(words: &[String]) -> Result<Found, CliError> {
     for word in words {
         let Some(path) = path_of(word) else {
             let declared = read.entry(PathBuf::new()).or_insert_with(|| Declared::load(&Directories::of_host()));
-            found.add(named(declared, word)?);
+            found.add(declared, &[named(declared, word)?])?;
             continue;
         };
         let path = std::path::absolute(&path).map_err(|source| CliError::io(format!("find {word}"), source))?;
@@ -77,7 +80,7 @@ fn some(words: &[String]) -> Result<Found, CliError> {
         let load = || Declared::load(&Directories::of_host().with_first(&directory));
         let declared = read.entry(directory.clone()).or_insert_with(load);
         match declared.files.iter().find(|file| file.source.path == path) {
-            Some(file) => found.add(file),
+            Some(file) => found.add(declared, &[file])?,
             None => return Err(CliError::Usage(not_ours(declared, &path))),
         }
     }
