@@ -18,6 +18,8 @@ pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 
 /// The sub-cgroup of the payload.
 const PAYLOAD: &str = "payload";
+/// That of the monitor.
+const SUPERVISOR: &str = "supervisor";
 /// The prefix of sub-cgroups of processes that entered.
 const EXEC: &str = "exec-";
 /// The prefix of those among them that check its health.
@@ -79,6 +81,12 @@ impl Cgroup {
         let mut units: Vec<_> = frozen.filter_map(|group| group.file_name()?.to_str().map(str::to_owned)).collect();
         units.reverse();
         units
+    }
+
+    /// Whether a run is over here, but for its monitor.
+    pub(super) fn is_over(&self) -> bool {
+        let is_quiet = |group: &PathBuf| !is_populated(group);
+        self.path.join(SUPERVISOR).is_dir() && self.groups().is_ok_and(|groups| groups.iter().all(is_quiet))
     }
 
     /// Waits until no process is left, the monitor and those of exec included. `TimedOut` after `limit`.
@@ -191,6 +199,11 @@ impl Cgroup {
         };
         Ok(subdirectories(&self.path)?.into_iter().filter(ours).collect())
     }
+}
+
+/// In doubt it is not: what cannot be read is gone.
+fn is_populated(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.events")).is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
 }
 
 /// A cgroup that was removed meanwhile: its files are not there (ENOENT), or open and dead (ENODEV).
@@ -399,6 +412,26 @@ mod tests {
             fs::write(directory.path().join(group).join("cgroup.freeze"), frozen).unwrap();
         }
         assert_eq!(Cgroup { path: scope }.frozen_slices(), ["a.slice", "a-b-c.slice"]);
+    }
+
+    #[test]
+    fn a_run_is_over_when_its_monitor_is_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup { path: directory.path().to_owned() };
+        let put = |part: &str, text: &str| {
+            fs::create_dir_all(directory.path().join(part)).unwrap();
+            fs::write(directory.path().join(part).join("cgroup.events"), text).unwrap();
+        };
+        assert!(!cgroup.is_over(), "a scope of somebody else's");
+        put("supervisor", "populated 1\n");
+        assert!(cgroup.is_over());
+        put("payload", "populated 1\n");
+        assert!(!cgroup.is_over());
+        put("payload", "populated 0\n");
+        put("exec-1", "populated 1\n");
+        assert!(!cgroup.is_over());
+        fs::remove_dir_all(directory.path().join("exec-1")).unwrap();
+        assert!(cgroup.is_over());
     }
 
     #[test]

@@ -28,10 +28,12 @@ use crate::runtime::{LaunchError, LaunchFds, LaunchPlan, Launched, PendingMonito
 use crate::storage::{Access, MountedDevice};
 use crate::sys::{pidfd, socket};
 use crate::systemd::journal::{self, Priority};
-use crate::systemd::{Scope, ScopeRequest, UnitLog, scope_name};
+use crate::systemd::{Scope, ScopeRequest, SystemdError, UnitLog, scope_name};
 
 /// How much longer systemd waits than we do, so that it is us who kill.
 const STOP_MARGIN_USEC: u64 = 5_000_000;
+/// How long the monitor of an earlier run may take to end after its payload: it waits for the disk.
+const MONITOR_LIMIT: Duration = Duration::from_secs(5);
 /// How long a container may take to be set up; milliseconds as a rule.
 const SETUP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -147,13 +149,34 @@ async fn make_scope(
     };
     let scope = tokio::select! {
         biased;
-        scope = engine.scopes.start(&request) => scope?,
+        scope = start_scope(engine, &request) => scope?,
         // It is ordered after our own unit: systemd would let it wait for our end, and we for it.
         () = engine.closing(), if request.wanted_by.is_some() => return Err(EngineError::ShuttingDown),
     };
     steps.lap("Start");
     limits::tell_without_effect(spec, &scope.control_group, "start");
     Ok((monitor, scope, steps))
+}
+
+/// Starts the scope; where that of an earlier run of the name is there, after its monitor, the last to end, has let go of it. For a
+/// container that was removed after its run nobody has waited for that.
+async fn start_scope(engine: &Inner, request: &ScopeRequest) -> Result<Scope, SystemdError> {
+    match engine.scopes.start(request).await {
+        Err(SystemdError::UnitExists(unit)) if is_let_go(engine, &unit).await => engine.scopes.start(request).await,
+        started => started,
+    }
+}
+
+async fn is_let_go(engine: &Inner, unit: &str) -> bool {
+    match engine.scopes.find(unit).await {
+        Ok(Some(scope)) => {
+            let group = Cgroup::new(&scope.control_group);
+            blocking(move || group.is_over() && group.wait_until_empty(MONITOR_LIMIT).is_ok()).await
+        }
+        // Gone meanwhile.
+        Ok(None) => true,
+        Err(_) => false,
+    }
 }
 
 /// A service has the limits of its slice for all that it runs.
