@@ -31,6 +31,7 @@ mod volume;
 mod words;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub use files::{DIRECTORIES, Directories, Source};
 pub use key::Described;
@@ -101,6 +102,17 @@ impl Declaration {
     /// The service that the file becomes, also when it is not its own.
     pub fn service(&self) -> String {
         self.units.first().map_or_else(|| index::service_of(&self.source.name, None), |unit| unit.name.clone())
+    }
+
+    /// A mistake in a line of one of its units, counted from 1, as one in the file that the line comes from: best from the same
+    /// section and in the same words. None for a line that is in no file.
+    pub fn problem_in(&self, unit: &str, line: usize, message: String) -> Option<Problem> {
+        let unit = self.units.iter().find(|candidate| candidate.name == unit)?;
+        let written = syntax::parse(unit.text.as_ref()?.as_bytes(), Path::new(&unit.name), &mut Vec::new());
+        let wrong = written.into_iter().find(|assignment| assignment.place.line == line)?;
+        let alike = self.source.read(&mut Vec::new()).into_iter().filter(|found| found.key == wrong.key);
+        let best = alike.min_by_key(|found| (found.section != wrong.section, found.value != wrong.value))?;
+        Some(best.problem(message))
     }
 }
 

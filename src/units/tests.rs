@@ -36,6 +36,25 @@ fn moved(text: &str, directory: &Path) -> String {
 }
 
 #[test]
+fn a_line_of_a_unit_is_found_where_it_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let text =
+        "[Container]\nImage=x\nEnvironment=C=1\n[Service]\nEnvironment=A=1 \\\n B=1\n#Restart=alway\nRestart = alway\n";
+    fs::write(directory.path().join("web.container"), text).unwrap();
+    let declared = load(directory.path());
+    let file = &declared.files[0];
+    let place_of = |key: &str| {
+        let unit = file.units[0].text.as_ref().unwrap();
+        let line = unit.lines().position(|line| line.starts_with(key)).unwrap() + 1;
+        file.problem_in("web.service", line, "wrong".to_owned()).map(|problem| (problem.line, problem.key.unwrap()))
+    };
+    assert_eq!(place_of("Restart="), Some((8, "Restart".to_owned())));
+    assert_eq!(place_of("Environment="), Some((5, "Environment".to_owned())));
+    assert_eq!(place_of("Type="), None, "it is from no file");
+    assert_eq!(file.problem_in("other.service", 1, "wrong".to_owned()), None);
+}
+
+#[test]
 fn the_good_samples_become_these_units() {
     let directory = samples("good");
     let declared = load(&directory);

@@ -21,11 +21,11 @@ pub(super) fn mistakes(declared: &Declared, files: &[&Declaration]) -> Result<Ve
     let sound: Vec<_> = files.iter().filter(|file| file.problems.is_empty()).flat_map(|file| units(file)).collect();
     let paths: Vec<_> = sound.iter().map(|(name, _)| directory.path().join(name)).collect();
     let said = verify(directory.path(), &paths).map_err(|source| CliError::io("run systemd-analyze", source))?;
-    let of_unit = |file: &Declaration, name: &str, text: &str| -> Vec<Problem> {
-        let prefix = format!("{}:", directory.path().join(name).display());
-        said.lines().filter_map(|line| of_line(file, text, line.strip_prefix(&prefix)?)).collect()
+    let of_unit = |file: &Declaration, unit: &str| -> Vec<Problem> {
+        let prefix = format!("{}:", directory.path().join(unit).display());
+        said.lines().filter_map(|line| of_line(file, unit, line.strip_prefix(&prefix)?)).collect()
     };
-    let of_file = |file: &&Declaration| units(file).flat_map(|(name, text)| of_unit(file, &name, &text)).collect();
+    let of_file = |file: &&Declaration| units(file).flat_map(|(name, _)| of_unit(file, &name)).collect();
     Ok(files.iter().map(of_file).collect())
 }
 
@@ -46,67 +46,10 @@ fn verify(directory: &Path, units: &[PathBuf]) -> io::Result<String> {
     }
 }
 
-/// `LINE: MESSAGE` about a unit's text, as a mistake in the file that the line comes from. None for lines that are not from a
-/// file: a systemd may be too old for what we write ourselves.
-fn of_line(file: &Declaration, text: &str, said: &str) -> Option<Problem> {
-    let (number, message) = said.split_once(": ")?;
-    let number = number.parse::<usize>().ok()?;
-    let wrong = assignments(text).find(|assignment| assignment.line == number)?;
-    let sources = std::iter::once(&file.source.path).chain(&file.source.drop_ins);
-    let (path, line) = sources.rev().find_map(|path| Some((path, wrong.line_in(&fs::read_to_string(path).ok()?)?)))?;
+/// `LINE: MESSAGE` about a unit, as a mistake in the file that the line comes from. None for lines that are from no file: a
+/// systemd may be too old for what we write ourselves.
+fn of_line(file: &Declaration, unit: &str, said: &str) -> Option<Problem> {
+    let (line, message) = said.split_once(": ")?;
     let message = message.trim_end_matches('.').replace(", ignoring", "");
-    Some(Problem { file: path.clone(), line, key: Some(wrong.key.to_owned()), message: format!("systemd: {message}") })
-}
-
-#[derive(Debug)]
-struct Assignment<'a> {
-    line: usize,
-    section: &'a str,
-    key: &'a str,
-    value: &'a str,
-}
-
-fn assignments(text: &str) -> impl Iterator<Item = Assignment<'_>> {
-    let lines = text.lines().map(str::trim).enumerate();
-    lines
-        .scan("", |section, (index, line)| {
-            if line.starts_with('[') {
-                *section = line;
-            }
-            let split = line.split_once('=').filter(|_| !line.starts_with(['[', '#', ';']));
-            Some(split.map(|(key, value)| Assignment {
-                line: index + 1,
-                section,
-                key: key.trim(),
-                value: value.trim(),
-            }))
-        })
-        .flatten()
-}
-
-impl Assignment<'_> {
-    /// Where a file says this: best in the same section and in the same words, which may be over several lines there.
-    fn line_in(&self, text: &str) -> Option<usize> {
-        let alike = assignments(text).filter(|found| found.key == self.key);
-        let best = alike.min_by_key(|found| (found.section != self.section, found.value != self.value));
-        best.map(|found| found.line)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_found_where_it_was_written() {
-        let text = "[Container]\nEnvironment=a b\n[Service]\nRestart = always\n#Restart=alway\nEnvironment=a \\\n b\nRestart=alway\n";
-        let line_of = |line: &str| {
-            let unit = format!("[Service]\n{line}\n");
-            assignments(&unit).next().unwrap().line_in(text)
-        };
-        assert_eq!(line_of("Restart=alway"), Some(8));
-        assert_eq!(line_of("Restart=always"), Some(4));
-        assert_eq!(line_of("Environment=a b"), Some(6));
-        assert_eq!(line_of("Type=notify"), None);
-    }
+    file.problem_in(unit, line.parse().ok()?, format!("systemd: {message}"))
 }
