@@ -65,24 +65,29 @@ fn everything() -> Result<Found, CliError> {
 }
 
 fn some(words: &[String]) -> Result<Found, CliError> {
-    let mut found = Found::default();
-    // Files of one directory may name one another.
-    let mut read: BTreeMap<PathBuf, Declared> = BTreeMap::new();
+    // Files of one directory may name one another, and systemd is asked once for all of them.
+    let mut read: BTreeMap<PathBuf, (Declared, Vec<usize>)> = BTreeMap::new();
     for word in words {
         let Some(path) = path_of(word) else {
-            let declared = read.entry(PathBuf::new()).or_insert_with(|| Declared::load(&Directories::of_host()));
-            found.add(declared, &[named(declared, word)?])?;
+            let load = || (Declared::load(&Directories::of_host()), Vec::new());
+            let (declared, asked) = read.entry(PathBuf::new()).or_insert_with(load);
+            let path = &named(declared, word)?.source.path;
+            asked.extend(declared.files.iter().position(|file| file.source.path == *path));
             continue;
         };
         let path = std::path::absolute(&path).map_err(|source| CliError::io(format!("find {word}"), source))?;
         std::fs::metadata(&path).map_err(|source| CliError::io(format!("read {word}"), source))?;
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let load = || Declared::load(&Directories::of_host().with_first(&directory));
-        let declared = read.entry(directory.clone()).or_insert_with(load);
-        match declared.files.iter().find(|file| file.source.path == path) {
-            Some(file) => found.add(declared, &[file])?,
+        let load = || (Declared::load(&Directories::of_host().with_first(&directory)), Vec::new());
+        let (declared, asked) = read.entry(directory.clone()).or_insert_with(load);
+        match declared.files.iter().position(|file| file.source.path == path) {
+            Some(index) => asked.push(index),
             None => return Err(CliError::Usage(not_ours(declared, &path))),
         }
+    }
+    let mut found = Found::default();
+    for (declared, asked) in read.values() {
+        found.add(declared, &asked.iter().map(|index| &declared.files[*index]).collect::<Vec<_>>())?;
     }
     Ok(found)
 }
