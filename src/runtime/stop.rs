@@ -51,7 +51,9 @@ impl<'a> Stop<'a> {
         }
         let under_way = self.under_way.as_mut()?;
         if due {
-            *under_way = UnderWay { deadline: None, listen: None, forced: true, unheard: under_way.listen.is_some() };
+            // Of one that was looked at once at most, and killed at once, nothing is known.
+            let unheard = under_way.listen.is_some_and(|pause| pause > 2 * FIRST_LOOK);
+            *under_way = UnderWay { deadline: None, listen: None, forced: true, unheard };
         }
         let left = under_way.deadline.map(|deadline| deadline.saturating_duration_since(now));
         left.into_iter().chain(under_way.listen).min()
